@@ -1,0 +1,119 @@
+/* Communication: transports behind one table, waits that always end, agreement between ranks.
+ *
+ * Everything is made of non-blocking sends and receives that are tested until a deadline; no call
+ * blocks inside a foreign library. Peers are ranks of the group, 0..size-1. A rank never sends to
+ * itself. */
+#ifndef WTN_COMM_H
+#define WTN_COMM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <witan/group.h>
+
+typedef struct wtn_comm wtn_comm_t;
+
+/* One send or receive. Zero-initialised it is idle. */
+typedef struct wtn_request {
+    void   *handle; /* the transport's own */
+    int32_t peer;
+    bool    active; /* posted, not yet complete */
+    bool    is_send;
+    size_t  bytes;          /* posted; after completion of a receive: what arrived */
+    size_t  expected_bytes; /* receives: SIZE_MAX, or anything else arriving is an error */
+} wtn_request_t;
+
+/* Message kinds; with the id of the plan they make the tag. */
+typedef enum wtn_tag {
+    WTN_TAG_AGREE    = 0,
+    WTN_TAG_FAULT    = 1,
+    WTN_TAG_MANIFEST = 2,
+    WTN_TAG_TOKENS   = 3,
+    WTN_TAG_ROWS     = 4,
+    WTN_TAG_REDUCE   = 5,
+    WTN_TAG_GATHER   = 6,
+    WTN_TAG_USER     = 7, /* the program's own */
+    WTN_TAG_COUNT    = 8,
+} wtn_tag_t;
+
+/* A transport. `post` starts a send or receive of request->bytes at `data`; `test` completes what
+ * it can of the active ones among requests[0..count) and counts those still active. */
+typedef struct wtn_transport {
+    const char *name;
+    bool (*probe)(char *reason, size_t reason_bytes);
+    witan_status_t (*post)(wtn_comm_t *comm, wtn_request_t *request, void *data, int32_t channel,
+                           wtn_tag_t tag);
+    witan_status_t (*test)(wtn_comm_t *comm, wtn_request_t *requests, size_t count,
+                           size_t *active_count);
+    void (*cancel)(wtn_comm_t *comm, wtn_request_t *requests, size_t count);
+    void (*close)(wtn_comm_t *comm);
+} wtn_transport_t;
+
+extern const wtn_transport_t wtn_transport_self;
+extern const wtn_transport_t wtn_transport_mpi;
+
+/* All transports, for `witan info`; ends with NULL. */
+extern const wtn_transport_t *const wtn_transports[];
+
+struct wtn_comm {
+    const wtn_transport_t *transport;
+    int32_t                rank, size;
+    uint64_t               timeout_ns;
+    int32_t                channel_next; /* ids for plans; equal on all ranks */
+    bool                   broken;       /* a wait failed: messages may be left over */
+    void                  *state;        /* the transport's own */
+};
+
+/* Start sending `bytes` at `data`; the memory must stay until the request completes. */
+witan_status_t wtn_send_post(wtn_comm_t *comm, wtn_request_t *request, int32_t peer,
+                             int32_t channel, wtn_tag_t tag, const void *data, size_t bytes);
+
+/* Start receiving at most `bytes`; `exact`: fewer is an error naming the peer. */
+witan_status_t wtn_recv_post(wtn_comm_t *comm, wtn_request_t *request, int32_t peer,
+                             int32_t channel, wtn_tag_t tag, void *data, size_t bytes, bool exact);
+
+/* One pass over the active requests; *done once none is left. */
+witan_status_t wtn_progress(wtn_comm_t *comm, wtn_request_t *requests, size_t count, bool *done);
+
+/* Wait for all until the deadline (wtn_now_ns clock). On time-out: WITAN_E_TIMEOUT, text
+ * "<phase>: not heard from rank 2, 5 within 60 s", comm->broken set. `phase` is a static string. */
+witan_status_t wtn_wait(wtn_comm_t *comm, wtn_request_t *requests, size_t count, const char *phase,
+                        uint64_t deadline_ns);
+
+/* now + comm->timeout_ns */
+uint64_t wtn_deadline(const wtn_comm_t *comm);
+
+/* Send and receive one block with the deadline, on channel 0. */
+witan_status_t wtn_send(wtn_comm_t *comm, int32_t peer, wtn_tag_t tag, const void *data,
+                        size_t bytes, const char *phase);
+witan_status_t wtn_recv(wtn_comm_t *comm, int32_t peer, wtn_tag_t tag, void *data, size_t bytes,
+                        const char *phase);
+
+/* all[r] = block of rank r, `bytes` each. Collective over the group. */
+witan_status_t wtn_allgather(wtn_comm_t *comm, const void *mine, size_t bytes, void *all,
+                             const char *phase);
+
+/* A named value that must be equal on all ranks, as text. */
+#define WTN_FIELD_BYTES 64
+typedef struct wtn_field {
+    const char *name;
+    char        value[WTN_FIELD_BYTES];
+} wtn_field_t;
+
+/* printf into a field. */
+void wtn_field_set(wtn_field_t *field, const char *name, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* End a collective creation: every rank passes its status so far (and its last error) and the
+ * fields that must agree. WITAN_OK only if all ranks pass WITAN_OK and equal fields. Otherwise a
+ * failing rank gets its own status back with its own text; the others get WITAN_E_PEER "rank 2:
+ * <its text>"; differing fields give all ranks WITAN_E_MISMATCH "<scope>: <name>: <value> on rank
+ * 0, <value> on rank 3". `field_count` must be equal on all ranks. Collective. */
+witan_status_t wtn_agree(wtn_comm_t *comm, const char *scope, witan_status_t status,
+                         const wtn_field_t *fields, size_t field_count);
+
+/* The comm of a group. */
+wtn_comm_t *wtn_group_comm(witan_group_t *group);
+
+#endif

@@ -1,0 +1,180 @@
+/* Plans: one routed micro-batch in flight, and the four steps that carry it. */
+#ifndef WITAN_PLAN_H
+#define WITAN_PLAN_H
+
+#include <witan/group.h>
+#include <witan/layer.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum witan_combine_mode {
+    WITAN_COMBINE_EXACT = 0, /**< every row returns; the same bits for every layout */
+    WITAN_COMBINE_REDUCED =
+        1, /**< each rank sums its rows first: less traffic, bits of this layout */
+} witan_combine_mode_t;
+
+typedef enum witan_executor {
+    WITAN_EXECUTOR_AUTO       = 0, /**< masked up to masked_rows_max rows in every expert */
+    WITAN_EXECUTOR_CONTIGUOUS = 1,
+    WITAN_EXECUTOR_MASKED     = 2, /**< a round that does not fit its slots is an error */
+} witan_executor_t;
+
+typedef struct witan_plan_config {
+    size_t  struct_bytes;
+    int64_t token_count_max; /**< T of this rank's largest step; may differ over ranks */
+    /**
+     * Budget: the most tokens and expert rows a rank receives from one peer in one round. When a
+     * step exceeds it, dispatch runs in several rounds; nothing is dropped. 0: the worst case, one
+     * round. Equal on all ranks; pair_row_count_max >= min(K, experts of a rank).
+     */
+    int64_t pair_token_count_max;
+    int64_t pair_row_count_max;
+    /** A step is split into at least this many rounds; the experts of one overlap the transfer of
+     * the next. Default 1. */
+    int32_t              chunk_count;
+    witan_combine_mode_t combine;
+    witan_executor_t     executor;
+    int32_t              masked_rows_max; /**< threshold of AUTO; 0: the executor's own slot size */
+    void  *workspace; /**< caller's memory, 64-byte aligned, or NULL: the plan allocates */
+    size_t workspace_bytes;
+} witan_plan_config_t;
+
+WITAN_API void witan_plan_config_init(witan_plan_config_t *config);
+
+/** What a rank needs, told before anything is allocated. */
+typedef struct witan_sizes {
+    size_t  struct_bytes;
+    int64_t weight_bytes;        /**< packed weights of this rank */
+    int64_t plan_bytes;          /**< workspace of the plan as configured */
+    int64_t plan_bytes_balanced; /**< with budgets for perfectly balanced routing, one round */
+    int64_t plan_bytes_worst;    /**< with budgets for the worst routing, one round */
+    int64_t pair_token_count_balanced, pair_row_count_balanced;
+    int64_t pair_token_count_worst, pair_row_count_worst;
+} witan_sizes_t;
+
+/**
+ * Sizes for rank `rank` of a group of `rank_count` ranks folded as `group` says. Local and pure:
+ * needs no group, no weights, no MPI.
+ * @return WITAN_OK; WITAN_E_ARGUMENT or WITAN_E_CONFIG with the field.
+ */
+WITAN_API witan_status_t witan_layer_query(const witan_group_config_t *group, int32_t rank,
+                                           int32_t rank_count, const witan_layer_config_t *layer,
+                                           const witan_plan_config_t *plan, witan_sizes_t *sizes);
+
+/**
+ * Make a plan: all the memory a step needs. Collective. Several plans of one layer may be in
+ * flight.
+ * @return WITAN_OK; WITAN_E_ARGUMENT; WITAN_E_MEMORY; WITAN_E_MISMATCH; WITAN_E_PEER;
+ * WITAN_E_TIMEOUT.
+ */
+WITAN_API witan_status_t witan_plan_create(witan_plan_t **out, witan_layer_t *layer,
+                                           const witan_plan_config_t *config);
+
+/** Free a plan; NULL is allowed. Local. Memory that a lost peer may still write to is not reused.
+ */
+WITAN_API void witan_plan_destroy(witan_plan_t *plan);
+
+typedef struct witan_forward_args {
+    size_t  struct_bytes;
+    int64_t token_count; /**< T of this rank; 0 is allowed; equal over a tensor-parallel group */
+    const void *hidden;  /**< [T, H], layer dtype; must not overlap `output` */
+    void       *output;  /**< [T, H], layer dtype */
+} witan_forward_args_t;
+
+/**
+ * The whole block: route, dispatch, experts, combine. Collective. With tensor parallelism every
+ * rank of a tensor group passes the same tokens and gets the same result.
+ * @return WITAN_OK; WITAN_E_ARGUMENT; WITAN_E_PEER; WITAN_E_TIMEOUT naming phase and ranks;
+ *         WITAN_E_TRANSPORT. On failure `output` is unspecified.
+ */
+WITAN_API witan_status_t witan_forward(witan_plan_t *plan, const witan_forward_args_t *args);
+
+/** Step 1: gate and top-k of `hidden` [T, H] into the plan. Local. */
+WITAN_API witan_status_t witan_route(witan_plan_t *plan, int64_t token_count, const void *hidden);
+
+/**
+ * Step 1 for callers with a gate of their own. Local; copies.
+ * @param ids     [T, K] expert ids; -1: no expert; an expert may repeat.
+ * @param weights [T, K]; those of ids -1 are not read.
+ */
+WITAN_API witan_status_t witan_plan_import(witan_plan_t *plan, int64_t token_count,
+                                           const int32_t *ids, const float *weights);
+
+/** The routing held by the plan: [T, K] each, valid until the next route or import. Local. */
+WITAN_API witan_status_t witan_plan_routing(const witan_plan_t *plan, const int32_t **ids,
+                                            const float **weights);
+
+/**
+ * Step 2: the next round of tokens to the ranks that own their experts. Collective. The shared
+ * expert is computed here while tokens travel. `hidden` as in witan_route, the same array in every
+ * round; it must stay as it is until the last combine.
+ */
+WITAN_API witan_status_t witan_dispatch(witan_plan_t *plan, const void *hidden);
+
+/** Step 3: the local experts on the rows of this round. Local. */
+WITAN_API witan_status_t witan_experts(witan_plan_t *plan);
+
+/** Step 4: rows return; after the last round `output` [T, H] is complete. Collective. */
+WITAN_API witan_status_t witan_combine(witan_plan_t *plan, void *output);
+
+/**
+ * Rounds of dispatch, experts, combine this rank has still to make for the routed tokens; at least
+ * 1 after route or import, exact from the first dispatch on, 0 when `output` is complete. Local.
+ */
+WITAN_API int64_t witan_plan_rounds_left(const witan_plan_t *plan);
+
+/** The phases of a step. */
+#define WITAN_PHASE_LIST(X) \
+    X(ROUTE, "route")       \
+    X(PLAN, "plan")         \
+    X(DISPATCH, "dispatch") \
+    X(SHARED, "shared")     \
+    X(EXPERTS, "experts")   \
+    X(COMBINE, "combine")   \
+    X(REDUCE, "reduce")
+
+typedef enum witan_phase {
+#define WITAN_PHASE_ENUM(name, text) WITAN_PHASE_##name,
+    WITAN_PHASE_LIST(WITAN_PHASE_ENUM)
+#undef WITAN_PHASE_ENUM
+        WITAN_PHASE_COUNT
+} witan_phase_t;
+
+/** "route" and so on; "?" for a value that is no phase. */
+WITAN_API const char *witan_phase_name(witan_phase_t phase);
+
+/** What the last step did on this rank. Arrays belong to the plan and stand until the next step. */
+typedef struct witan_stats {
+    size_t         struct_bytes;
+    int64_t        token_count;         /**< T */
+    int64_t        round_count;         /**< rounds made */
+    int64_t        recv_token_count;    /**< tokens received, own ones included */
+    int64_t        recv_row_count;      /**< expert rows computed here */
+    const int64_t *expert_row_counts;   /**< [E_local] rows per local expert */
+    const int64_t *expert_token_counts; /**< [E] this rank's routed (token, k) per global expert */
+    const int64_t *rank_row_counts;     /**< [ep] this rank's rows per destination */
+    const int64_t *rank_send_bytes;     /**< [ep] bytes sent per destination; [own index] is 0 */
+    double         imbalance;           /**< max / mean of rank_row_counts; 1 without rows */
+    int64_t        phase_ns[WITAN_PHASE_COUNT];
+    witan_executor_t executor;           /**< of the last round */
+    int64_t          executor_counts[3]; /**< rounds by witan_executor_t since the plan was made */
+} witan_stats_t;
+
+/** Fill `stats`; `stats->struct_bytes` must be set by the caller. Local. */
+WITAN_API witan_status_t witan_plan_stats(const witan_plan_t *plan, witan_stats_t *stats);
+
+/**
+ * Loads over all ranks of the expert-parallel group. Collective.
+ * @param expert_token_counts [E] sum over ranks of routed (token, k); may be NULL.
+ * @param rank_row_counts     [ep] rows computed by each rank; may be NULL.
+ * @param imbalance           max / mean of rank_row_counts, 1 without rows; may be NULL.
+ */
+WITAN_API witan_status_t witan_plan_load(witan_plan_t *plan, int64_t *expert_token_counts,
+                                         int64_t *rank_row_counts, double *imbalance);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

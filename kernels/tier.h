@@ -1,0 +1,24 @@
+/* Kernel tiers of the host backend: one table, chosen once at run time. */
+#ifndef WTN_TIER_H
+#define WTN_TIER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <witan/types.h>
+
+typedef struct wtn_tier wtn_tier_t;
+
+/* All tiers from the plainest to the fastest; ends with NULL. */
+extern const wtn_tier_t *const wtn_tiers[];
+
+const char *wtn_tier_name(const wtn_tier_t *tier);
+
+/* Can this processor run it, and if not, why. */
+bool wtn_tier_probe(const wtn_tier_t *tier, char *reason, size_t reason_bytes);
+
+/* Find a tier by name; "auto": WITAN_KERNEL_TIER if set, else the fastest whose probe passes.
+ * WITAN_E_ARGUMENT for an unknown name; WITAN_E_UNSUPPORTED with the probe's reason. */
+witan_status_t wtn_tier_select(const char *name, const wtn_tier_t **out);
+
+#endif
