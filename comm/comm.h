@@ -76,10 +76,27 @@ witan_status_t wtn_recv_post(wtn_comm_t *comm, wtn_request_t *request, int32_t p
 /* One pass over the active requests; *done once none is left. */
 witan_status_t wtn_progress(wtn_comm_t *comm, wtn_request_t *requests, size_t count, bool *done);
 
-/* Wait for all until the deadline (wtn_now_ns clock). On time-out: WITAN_E_TIMEOUT, text
- * "<phase>: not heard from rank 2, 5 within 60 s", comm->broken set. `phase` is a static string. */
+/* A watch for peers' faults on one channel: a receive from every peer, always posted. A rank that
+ * must give up a step sends a notice to its peers; their next wait ends with it. */
+typedef struct wtn_watch wtn_watch_t;
+witan_status_t           wtn_watch_open(wtn_watch_t **out, wtn_comm_t *comm, int32_t channel,
+                                        const int32_t *peers, int32_t peer_count);
+/* Tell all peers `status` and the last error's text. Never waits long: undeliverable notices are
+ * dropped. */
+void wtn_watch_raise(wtn_watch_t *watch, witan_status_t status);
+/* WITAN_E_PEER "rank 2: <text>" if a notice is there. */
+witan_status_t wtn_watch_check(wtn_watch_t *watch);
+void           wtn_watch_close(wtn_watch_t *watch); /* NULL is allowed */
+
+/* Wait for all until the deadline (wtn_now_ns clock) or a notice on `watch` (may be NULL). On
+ * time-out: WITAN_E_TIMEOUT, text "<phase>: not heard from ranks 2, 5 within 60 s". After any
+ * failure comm->broken is set and the requests must be cancelled. `phase` is a static string. */
 witan_status_t wtn_wait(wtn_comm_t *comm, wtn_request_t *requests, size_t count, const char *phase,
-                        uint64_t deadline_ns);
+                        uint64_t deadline_ns, wtn_watch_t *watch);
+
+/* Give up what is still active. The memory of such requests must not be freed or written: a peer
+ * may still reach it. Returns how many there were. */
+size_t wtn_cancel(wtn_comm_t *comm, wtn_request_t *requests, size_t count);
 
 /* now + comm->timeout_ns */
 uint64_t wtn_deadline(const wtn_comm_t *comm);
@@ -96,6 +113,7 @@ witan_status_t wtn_allgather(wtn_comm_t *comm, const void *mine, size_t bytes, v
 
 /* A named value that must be equal on all ranks, as text. */
 #define WTN_FIELD_BYTES 64
+#define WTN_FIELDS_MAX  40
 typedef struct wtn_field {
     const char *name;
     char        value[WTN_FIELD_BYTES];
@@ -109,9 +127,31 @@ void wtn_field_set(wtn_field_t *field, const char *name, const char *format, ...
  * fields that must agree. WITAN_OK only if all ranks pass WITAN_OK and equal fields. Otherwise a
  * failing rank gets its own status back with its own text; the others get WITAN_E_PEER "rank 2:
  * <its text>"; differing fields give all ranks WITAN_E_MISMATCH "<scope>: <name>: <value> on rank
- * 0, <value> on rank 3". `field_count` must be equal on all ranks. Collective. */
+ * 0, <value> on rank 3". `field_count` <= WTN_FIELDS_MAX, equal on all ranks. Collective. */
 witan_status_t wtn_agree(wtn_comm_t *comm, const char *scope, witan_status_t status,
                          const wtn_field_t *fields, size_t field_count);
+
+struct wtn_reduce_args; /* kernels/backend.h */
+
+/* Sum over `peers` (one of them this rank, at index `mine`) of fp32 `partial` [count], rounded once
+ * to `out`; the same order and so the same bits on every rank. `scratch`: wtn_allreduce_bytes. */
+typedef struct wtn_allreduce_args {
+    const int32_t *peers;
+    int32_t        peer_count, mine;
+    int32_t        channel;
+    const float   *partial;
+    int64_t        count;
+    witan_dtype_t  out_dtype;
+    void          *out;
+    void          *scratch;
+    wtn_request_t *requests; /* [2 * peer_count], idle */
+    int32_t        thread_count;
+    wtn_watch_t   *watch;
+    void (*reduce)(const struct wtn_reduce_args *args); /* the backend's */
+} wtn_allreduce_args_t;
+
+size_t         wtn_allreduce_bytes(int64_t count, int32_t peer_count);
+witan_status_t wtn_allreduce(wtn_comm_t *comm, const wtn_allreduce_args_t *args);
 
 /* The comm of a group. */
 wtn_comm_t *wtn_group_comm(witan_group_t *group);

@@ -18,8 +18,8 @@ typedef struct witan_group_config {
     size_t   struct_bytes;
     int32_t  expert_parallel; /**< 0: N / tensor_parallel */
     int32_t  tensor_parallel; /**< default 1 */
-    uint64_t timeout_ns;      /**< deadline of every wait for a peer; default 60 s, at least 1 ms */
-    int32_t  thread_count;    /**< compute threads of a rank; 0: the cores it is bound to */
+    uint64_t timeout_ns;      /**< deadline of every wait for a peer; 0: WITAN_TIMEOUT, or 60 s */
+    int32_t  thread_count;    /**< compute threads of a rank; 0: WITAN_NUM_THREADS, or its cores */
     bool     bind;            /**< bind the rank's threads to cores of its own; default false */
 } witan_group_config_t;
 

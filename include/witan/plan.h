@@ -27,7 +27,7 @@ typedef struct witan_plan_config {
     /**
      * Budget: the most tokens and expert rows a rank receives from one peer in one round. When a
      * step exceeds it, dispatch runs in several rounds; nothing is dropped. 0: the worst case, one
-     * round. Equal on all ranks; pair_row_count_max >= min(K, experts of a rank).
+     * round. Equal on all ranks; pair_row_count_max >= K.
      */
     int64_t pair_token_count_max;
     int64_t pair_row_count_max;

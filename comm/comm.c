@@ -1,0 +1,206 @@
+#include <inttypes.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "comm/comm.h"
+#include "core/error.h"
+#include "core/util.h"
+
+#define MISSING_TEXT_BYTES 256
+#define WATCH_PERIOD       64 /* idle passes between two looks at the watch */
+
+const wtn_transport_t *const wtn_transports[] = {&wtn_transport_self, &wtn_transport_mpi, NULL};
+
+uint64_t wtn_deadline(const wtn_comm_t *comm)
+{
+    return wtn_now_ns() + comm->timeout_ns;
+}
+
+static witan_status_t post(wtn_comm_t *comm, wtn_request_t *request, void *data, int32_t channel,
+                           wtn_tag_t tag)
+{
+    witan_status_t status = comm->transport->post(comm, request, data, channel, tag);
+
+    request->active = status == WITAN_OK;
+    if (status != WITAN_OK) {
+        comm->broken = true;
+    }
+    return status;
+}
+
+witan_status_t wtn_send_post(wtn_comm_t *comm, wtn_request_t *request, int32_t peer,
+                             int32_t channel, wtn_tag_t tag, const void *data, size_t bytes)
+{
+    *request =
+        (wtn_request_t){.peer = peer, .is_send = true, .bytes = bytes, .expected_bytes = SIZE_MAX};
+    return post(comm, request, (void *)(uintptr_t)data, channel, tag);
+}
+
+witan_status_t wtn_recv_post(wtn_comm_t *comm, wtn_request_t *request, int32_t peer,
+                             int32_t channel, wtn_tag_t tag, void *data, size_t bytes, bool exact)
+{
+    *request =
+        (wtn_request_t){.peer = peer, .bytes = bytes, .expected_bytes = exact ? bytes : SIZE_MAX};
+    return post(comm, request, data, channel, tag);
+}
+
+witan_status_t wtn_progress(wtn_comm_t *comm, wtn_request_t *requests, size_t count, bool *done)
+{
+    size_t         active_count = 0;
+    witan_status_t status       = comm->transport->test(comm, requests, count, &active_count);
+
+    *done = active_count == 0;
+    if (status != WITAN_OK) {
+        comm->broken = true;
+        return status;
+    }
+    return WITAN_OK;
+}
+
+size_t wtn_cancel(wtn_comm_t *comm, wtn_request_t *requests, size_t count)
+{
+    size_t active_count = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        active_count += requests[i].active;
+    }
+    if (active_count > 0) {
+        comm->broken = true;
+        comm->transport->cancel(comm, requests, count);
+    }
+    return active_count;
+}
+
+/* "rank 2", "ranks 2, 5": the peers of active requests, each once, ascending. */
+static void name_missing(const wtn_comm_t *comm, const wtn_request_t *requests, size_t count,
+                         char text[MISSING_TEXT_BYTES])
+{
+    int32_t found = 0;
+    size_t  used  = 0;
+
+    text[0] = '\0';
+    for (int32_t rank = 0; rank < comm->size; rank++) {
+        for (size_t i = 0; i < count; i++) {
+            if (!requests[i].active || requests[i].peer != rank) {
+                continue;
+            }
+            if (used + 32 < MISSING_TEXT_BYTES) {
+                used += (size_t)snprintf(text + used, MISSING_TEXT_BYTES - used, "%s%" PRId32,
+                                         found > 0 ? ", " : "", rank);
+            } else if (used + 4 < MISSING_TEXT_BYTES && strstr(text, "...") == NULL) {
+                used += (size_t)snprintf(text + used, MISSING_TEXT_BYTES - used, "...");
+            }
+            found++;
+            break;
+        }
+    }
+}
+
+witan_status_t wtn_wait(wtn_comm_t *comm, wtn_request_t *requests, size_t count, const char *phase,
+                        uint64_t deadline_ns, wtn_watch_t *watch)
+{
+    char     missing[MISSING_TEXT_BYTES];
+    uint32_t idle_count = 0;
+
+    for (;;) {
+        bool           done   = false;
+        witan_status_t status = wtn_progress(comm, requests, count, &done);
+
+        if (status != WITAN_OK) {
+            return wtn_error_prefix(status, "%s", phase);
+        }
+        if (done) {
+            return WITAN_OK;
+        }
+        if (watch != NULL && idle_count++ % WATCH_PERIOD == 0) {
+            status = wtn_watch_check(watch);
+            if (status != WITAN_OK) {
+                comm->broken = true;
+                return status;
+            }
+        }
+        if (wtn_now_ns() >= deadline_ns) {
+            break;
+        }
+        (void)
+            sched_yield(); /* ranks may share a core: who waits must not keep others from working */
+    }
+    comm->broken = true;
+    name_missing(comm, requests, count, missing);
+    return WTN_ERROR(WITAN_E_TIMEOUT, "%s: not heard from %s %s within %g s", phase,
+                     strchr(missing, ',') != NULL ? "ranks" : "rank", missing,
+                     (double)comm->timeout_ns / 1e9);
+}
+
+/* Wait for the one request, and leave nothing active behind. */
+static witan_status_t finish(wtn_comm_t *comm, wtn_request_t *request, const char *phase)
+{
+    witan_status_t status = wtn_wait(comm, request, 1, phase, wtn_deadline(comm), NULL);
+
+    if (status != WITAN_OK) {
+        (void)wtn_cancel(comm, request, 1);
+    }
+    return status;
+}
+
+witan_status_t wtn_send(wtn_comm_t *comm, int32_t peer, wtn_tag_t tag, const void *data,
+                        size_t bytes, const char *phase)
+{
+    wtn_request_t  request;
+    witan_status_t status = wtn_send_post(comm, &request, peer, 0, tag, data, bytes);
+
+    return status == WITAN_OK ? finish(comm, &request, phase) : status;
+}
+
+witan_status_t wtn_recv(wtn_comm_t *comm, int32_t peer, wtn_tag_t tag, void *data, size_t bytes,
+                        const char *phase)
+{
+    wtn_request_t  request;
+    witan_status_t status = wtn_recv_post(comm, &request, peer, 0, tag, data, bytes, true);
+
+    return status == WITAN_OK ? finish(comm, &request, phase) : status;
+}
+
+witan_status_t wtn_allgather(wtn_comm_t *comm, const void *mine, size_t bytes, void *all,
+                             const char *phase)
+{
+    size_t         count = 2 * (size_t)comm->size, active_count;
+    wtn_request_t *requests;
+    char          *copy;
+    witan_status_t status;
+
+    memcpy((char *)all + (size_t)comm->rank * bytes, mine, bytes);
+    if (comm->size == 1) {
+        return WITAN_OK;
+    }
+    requests = calloc(count, sizeof(*requests));
+    copy     = malloc(bytes);
+    if (requests == NULL || copy == NULL) {
+        free(requests);
+        free(copy);
+        return WTN_ERROR(WITAN_E_MEMORY, "%s: %zu bytes", phase, count * sizeof(*requests) + bytes);
+    }
+    memcpy(copy, mine, bytes);
+    for (int32_t rank = 0; rank < comm->size; rank++) {
+        wtn_request_t *pair = requests + 2 * (size_t)rank;
+
+        if (rank == comm->rank) {
+            continue;
+        }
+        WTN_TRY(wtn_recv_post(comm, pair, rank, 0, WTN_TAG_GATHER,
+                              (char *)all + (size_t)rank * bytes, bytes, true));
+        WTN_TRY(wtn_send_post(comm, pair + 1, rank, 0, WTN_TAG_GATHER, copy, bytes));
+    }
+    WTN_TRY(wtn_wait(comm, requests, count, phase, wtn_deadline(comm), NULL));
+
+fail:
+    active_count = wtn_cancel(comm, requests, count);
+    if (active_count == 0) {
+        free(copy); /* else a slow peer may still read it */
+    }
+    free(requests);
+    return status;
+}

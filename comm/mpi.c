@@ -1,0 +1,302 @@
+/* The mpi transport: non-blocking sends and receives of bytes on a communicator of our own. */
+#include <limits.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "comm/mpi.h"
+#include "core/error.h"
+#include "core/util.h"
+
+/* MPI counts are int: larger messages are made of blocks of this size and a rest. */
+#define BLOCK_BYTES ((size_t)1 << 20)
+
+typedef struct mpi_state {
+    MPI_Comm comm;
+    bool     serialize; /* MPI was started with less than MPI_THREAD_MULTIPLE */
+} mpi_state_t;
+
+_Static_assert(sizeof(MPI_Request) <= sizeof(void *), "a request must fit a pointer");
+
+/* MPI is one per process: without MPI_THREAD_MULTIPLE our own threads take turns. */
+static pthread_mutex_t mpi_mutex = PTHREAD_MUTEX_INITIALIZER;
+
+static void enter(const mpi_state_t *state)
+{
+    if (state->serialize) {
+        (void)pthread_mutex_lock(&mpi_mutex);
+    }
+}
+
+static void leave(const mpi_state_t *state)
+{
+    if (state->serialize) {
+        (void)pthread_mutex_unlock(&mpi_mutex);
+    }
+}
+
+/* Like WTN_TRY for MPI: keep the foreign text. */
+static witan_status_t check(int code, const char *call)
+{
+    char text[MPI_MAX_ERROR_STRING];
+    int  length = 0;
+
+    if (code == MPI_SUCCESS) {
+        return WITAN_OK;
+    }
+    if (MPI_Error_string(code, text, &length) != MPI_SUCCESS) {
+        (void)snprintf(text, sizeof(text), "code %d", code);
+    }
+    return WTN_ERROR(WITAN_E_TRANSPORT, "%s: %.300s", call, text);
+}
+
+static bool probe(char *reason, size_t reason_bytes)
+{
+    int initialized = 0, finalized = 0;
+
+    (void)MPI_Initialized(&initialized);
+    (void)MPI_Finalized(&finalized);
+    if (finalized) {
+        (void)snprintf(reason, reason_bytes, "MPI is finalised");
+    } else if (!initialized) {
+        (void)snprintf(reason, reason_bytes, "MPI is not initialised (not started by mpirun)");
+    }
+    return initialized && !finalized;
+}
+
+/* A datatype for `bytes` > INT_MAX: whole blocks, then the rest. Freed by the caller after posting;
+ * MPI keeps it until the message is done. */
+static witan_status_t make_large_type(size_t bytes, MPI_Datatype *type)
+{
+    MPI_Datatype   block       = MPI_DATATYPE_NULL;
+    size_t         block_count = bytes / BLOCK_BYTES, rest = bytes % BLOCK_BYTES;
+    witan_status_t status;
+
+    if (block_count > INT_MAX) {
+        return WTN_ERROR(WITAN_E_TRANSPORT, "mpi: a message of %zu bytes", bytes);
+    }
+    WTN_TRY(check(MPI_Type_contiguous((int)BLOCK_BYTES, MPI_BYTE, &block), "MPI_Type_contiguous"));
+    {
+        int          lengths[2] = {(int)block_count, (int)rest};
+        MPI_Aint     offsets[2] = {0, (MPI_Aint)(block_count * BLOCK_BYTES)};
+        MPI_Datatype types[2]   = {block, MPI_BYTE};
+
+        WTN_TRY(check(MPI_Type_create_struct(2, lengths, offsets, types, type),
+                      "MPI_Type_create_struct"));
+    }
+    WTN_TRY(check(MPI_Type_commit(type), "MPI_Type_commit"));
+
+fail:
+    if (block != MPI_DATATYPE_NULL) {
+        (void)MPI_Type_free(&block);
+    }
+    return status;
+}
+
+static witan_status_t post(wtn_comm_t *comm, wtn_request_t *request, void *data, int32_t channel,
+                           wtn_tag_t tag)
+{
+    mpi_state_t   *state     = comm->state;
+    MPI_Request    handle    = MPI_REQUEST_NULL;
+    MPI_Datatype   type      = MPI_BYTE;
+    bool           large     = request->bytes > INT_MAX;
+    int            count     = large ? 1 : (int)request->bytes;
+    int            tag_value = channel * WTN_TAG_COUNT + (int)tag;
+    witan_status_t status;
+
+    enter(state);
+    if (large) {
+        WTN_TRY(make_large_type(request->bytes, &type));
+    }
+    if (request->is_send) {
+        WTN_TRY(check(MPI_Isend(data, count, type, request->peer, tag_value, state->comm, &handle),
+                      "MPI_Isend"));
+    } else {
+        WTN_TRY(check(MPI_Irecv(data, count, type, request->peer, tag_value, state->comm, &handle),
+                      "MPI_Irecv"));
+    }
+    memcpy(&request->handle, &handle, sizeof(handle));
+
+fail:
+    if (large && type != MPI_BYTE) {
+        (void)MPI_Type_free(&type);
+    }
+    leave(state);
+    return status;
+}
+
+/* A receive is over: is it what was announced? */
+static witan_status_t check_received(wtn_request_t *request, MPI_Status *mpi_status)
+{
+    MPI_Count      bytes = 0;
+    witan_status_t status =
+        check(MPI_Get_elements_x(mpi_status, MPI_BYTE, &bytes), "MPI_Get_elements_x");
+
+    if (status != WITAN_OK) {
+        return status;
+    }
+    request->bytes = (size_t)bytes;
+    if (request->expected_bytes != SIZE_MAX && request->bytes != request->expected_bytes) {
+        return WTN_ERROR(WITAN_E_MISMATCH, "rank %d sent %zu bytes, expected %zu",
+                         (int)request->peer, request->bytes, request->expected_bytes);
+    }
+    return WITAN_OK;
+}
+
+static witan_status_t test_one(wtn_request_t *request)
+{
+    MPI_Request    handle;
+    MPI_Status     mpi_status;
+    int            done = 0, code, class = MPI_SUCCESS;
+    witan_status_t status;
+
+    memcpy(&handle, &request->handle, sizeof(handle));
+    code = MPI_Test(&handle, &done, &mpi_status);
+    memcpy(&request->handle, &handle, sizeof(handle));
+    if (code != MPI_SUCCESS) {
+        request->active = false; /* MPI has freed it */
+        (void)MPI_Error_class(code, &class);
+        if (class == MPI_ERR_TRUNCATE) {
+            return WTN_ERROR(WITAN_E_MISMATCH, "rank %d sent more than the expected %zu bytes",
+                             (int)request->peer, request->bytes);
+        }
+        status = check(code, "MPI_Test");
+        return wtn_error_prefix(status, "rank %d", (int)request->peer);
+    }
+    if (!done) {
+        return WITAN_OK;
+    }
+    request->active = false;
+    return request->is_send ? WITAN_OK : check_received(request, &mpi_status);
+}
+
+static witan_status_t test(wtn_comm_t *comm, wtn_request_t *requests, size_t count,
+                           size_t *active_count)
+{
+    mpi_state_t   *state = comm->state;
+    witan_status_t first = WITAN_OK;
+
+    *active_count = 0;
+    enter(state);
+    for (size_t i = 0; i < count && first == WITAN_OK; i++) {
+        if (requests[i].active) {
+            first = test_one(&requests[i]);
+            *active_count += requests[i].active;
+        }
+    }
+    leave(state);
+    return first;
+}
+
+static void cancel(wtn_comm_t *comm, wtn_request_t *requests, size_t count)
+{
+    mpi_state_t *state = comm->state;
+
+    enter(state);
+    for (size_t i = 0; i < count; i++) {
+        MPI_Request handle;
+
+        if (!requests[i].active) {
+            continue;
+        }
+        memcpy(&handle, &requests[i].handle, sizeof(handle));
+        if (!requests[i].is_send) {
+            (void)MPI_Cancel(&handle);
+        }
+        (void)MPI_Request_free(&handle);
+        requests[i].active = false;
+    }
+    leave(state);
+}
+
+static void close_mpi(wtn_comm_t *comm)
+{
+    mpi_state_t *state     = comm->state;
+    int          finalized = 0;
+
+    if (state == NULL) {
+        return;
+    }
+    (void)MPI_Finalized(&finalized);
+    if (!finalized && !comm->broken && state->comm != MPI_COMM_NULL) {
+        (void)MPI_Comm_free(&state->comm); /* with a lost peer it could wait for ever */
+    }
+    free(state);
+    comm->state = NULL;
+}
+
+/* MPI_Comm_dup that ends: MPI_Comm_idup and a deadline. */
+static witan_status_t duplicate(wtn_comm_t *comm, mpi_state_t *state, MPI_Comm parent)
+{
+    uint64_t       deadline = wtn_deadline(comm);
+    MPI_Request    request;
+    int            done = 0;
+    witan_status_t status;
+
+    WTN_TRY(check(MPI_Comm_idup(parent, &state->comm, &request), "MPI_Comm_idup"));
+    while (!done) {
+        WTN_TRY(check(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Comm_idup"));
+        if (!done && wtn_now_ns() >= deadline) {
+            state->comm = MPI_COMM_NULL; /* MPI may still write it when the peers arrive: keep it */
+            return WTN_ERROR(WITAN_E_TIMEOUT, "group: not all %d ranks arrived within %g s",
+                             (int)comm->size, (double)comm->timeout_ns / 1e9);
+        }
+        (void)sched_yield();
+    }
+    WTN_TRY(
+        check(MPI_Comm_set_errhandler(state->comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler"));
+
+fail:
+    return status;
+}
+
+witan_status_t wtn_mpi_open(wtn_comm_t *comm, MPI_Comm parent)
+{
+    char           reason[128];
+    int            rank, size, inter, provided;
+    mpi_state_t   *state;
+    witan_status_t status;
+
+    if (!probe(reason, sizeof(reason))) {
+        return WTN_ERROR(WITAN_E_TRANSPORT, "mpi: %s", reason);
+    }
+    if (parent == MPI_COMM_NULL) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "group: the communicator is MPI_COMM_NULL");
+    }
+    WTN_TRY(check(MPI_Comm_test_inter(parent, &inter), "MPI_Comm_test_inter"));
+    if (inter) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "group: an intercommunicator");
+    }
+    WTN_TRY(check(MPI_Comm_rank(parent, &rank), "MPI_Comm_rank"));
+    WTN_TRY(check(MPI_Comm_size(parent, &size), "MPI_Comm_size"));
+    WTN_TRY(check(MPI_Query_thread(&provided), "MPI_Query_thread"));
+    state = calloc(1, sizeof(*state));
+    if (state == NULL) {
+        return WTN_ERROR(WITAN_E_MEMORY, "mpi: %zu bytes", sizeof(*state));
+    }
+    comm->transport  = &wtn_transport_mpi;
+    comm->rank       = rank;
+    comm->size       = size;
+    comm->state      = state;
+    state->serialize = provided != MPI_THREAD_MULTIPLE;
+    state->comm      = MPI_COMM_NULL;
+    status           = duplicate(comm, state, parent);
+    if (status != WITAN_OK) {
+        comm->broken = true;
+        comm->state  = NULL; /* not freed: an unfinished MPI_Comm_idup may still write there */
+    }
+
+fail:
+    return status;
+}
+
+const wtn_transport_t wtn_transport_mpi = {
+    .name   = "mpi",
+    .probe  = probe,
+    .post   = post,
+    .test   = test,
+    .cancel = cancel,
+    .close  = close_mpi,
+};
