@@ -1,0 +1,385 @@
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <mpi.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <witan/witan_mpi.h>
+
+#include "core/env.h"
+#include "core/error.h"
+#include "core/util.h"
+#include "launcher/session.h"
+
+#define START_SECONDS_MIN 60 /* MPI_Init of many ranks on few cores takes its time */
+#define END_SECONDS_MIN   10
+
+/* ---- launchers ---- */
+
+/* What launchers tell a process; the first found counts. Slurm's variables are those of a step:
+ * a batch script, which is one process, has only the job's. */
+static const struct {
+    const char *size, *rank;
+} launchers[] = {
+    {"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"},
+    {"PMI_SIZE", "PMI_RANK"},
+    {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID"},
+};
+
+static bool env_integer(const char *name, int32_t *value)
+{
+    const char *text = getenv(name);
+    char       *end;
+    long        parsed;
+
+    if (text == NULL) {
+        return false;
+    }
+    parsed = strtol(text, &end, 10);
+    if (end == text || *end != '\0' || parsed < 0 || parsed > INT32_MAX) {
+        return false;
+    }
+    *value = (int32_t)parsed;
+    return true;
+}
+
+/* Index into `launchers`, -1 without one. */
+static int find_launcher(int32_t *size, int32_t *rank)
+{
+    *size = 1;
+    *rank = 0;
+    for (int i = 0; i < (int)WTN_COUNT_OF(launchers); i++) {
+        if (env_integer(launchers[i].size, size) && env_integer(launchers[i].rank, rank)) {
+            return i;
+        }
+        *size = 1;
+        *rank = 0;
+    }
+    return -1;
+}
+
+int32_t wtn_launcher_rank(void)
+{
+    int32_t size, rank;
+
+    (void)find_launcher(&size, &rank);
+    return rank;
+}
+
+int32_t wtn_launcher_size(void)
+{
+    int32_t size, rank;
+
+    (void)find_launcher(&size, &rank);
+    return size;
+}
+
+/* ---- MPI_Init and MPI_Finalize block; an alarm gives them the deadline they lack ---- */
+
+static char watch_text[128];
+
+static void watch_expired(int signal_number)
+{
+    ssize_t written = write(STDERR_FILENO, watch_text, strlen(watch_text));
+
+    (void)signal_number;
+    (void)written; /* there is nobody left to tell */
+    _exit(1);
+}
+
+static void watch_begin(const char *what, uint64_t timeout_ns, int seconds_min)
+{
+    struct itimerval timer   = {{0, 0}, {0, 0}};
+    uint64_t         seconds = timeout_ns / 1000000000u + 1;
+
+    if (seconds < (uint64_t)seconds_min) {
+        seconds = (uint64_t)seconds_min;
+    }
+    watch_text[0] = '\0';
+    if (wtn_launcher_rank() == 0) {
+        (void)snprintf(watch_text, sizeof(watch_text),
+                       "witan: %s: not all ranks answered within %" PRIu64 " s\n", what, seconds);
+    }
+    timer.it_value.tv_sec = (time_t)seconds;
+    (void)signal(SIGALRM, watch_expired);
+    (void)setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+static void watch_end(void)
+{
+    struct itimerval timer = {{0, 0}, {0, 0}};
+
+    (void)setitimer(ITIMER_REAL, &timer, NULL);
+    (void)signal(SIGALRM, SIG_DFL);
+}
+
+static witan_status_t mpi_start(wtn_session_t *session, int launcher, int32_t launcher_size)
+{
+    int provided, size, rank, code;
+
+    watch_begin("MPI_Init_thread", session->config.timeout_ns, START_SECONDS_MIN);
+    code = MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided);
+    watch_end();
+    if (code != MPI_SUCCESS) {
+        return WTN_ERROR(WITAN_E_TRANSPORT, "MPI_Init_thread: error %d", code);
+    }
+    session->mpi = true;
+    if (MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN) != MPI_SUCCESS ||
+        MPI_Comm_size(MPI_COMM_WORLD, &size) != MPI_SUCCESS ||
+        MPI_Comm_rank(MPI_COMM_WORLD, &rank) != MPI_SUCCESS) {
+        return WTN_ERROR(WITAN_E_TRANSPORT, "MPI_COMM_WORLD is not usable");
+    }
+    session->size = size;
+    session->rank = rank;
+    if (launcher_size > 1 && size == 1) {
+        session->rank = wtn_launcher_rank(); /* so that one of them speaks */
+        return WTN_ERROR(WITAN_E_TRANSPORT,
+                         "%s says %" PRId32 " ranks, MPI_COMM_WORLD has 1: the launcher and witan "
+                         "use different MPI libraries",
+                         launchers[launcher].size, launcher_size);
+    }
+    return WITAN_OK;
+}
+
+/* ---- options ---- */
+
+static witan_status_t fold(const wtn_session_options_t *options, int32_t size,
+                           witan_group_config_t *config)
+{
+    int64_t ep = options->ep_count, tp = options->tp_count;
+
+    if ((options->mode == 1 && tp == 1 && ep > 1) || (options->mode == 0 && ep == 1 && tp > 1)) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "--mode %s contradicts --ep %" PRId64 " --tp %" PRId64
+                         ": leave out --mode",
+                         options->mode == 1 ? "tp" : "ep", ep, tp);
+    }
+    if (tp == 0) {
+        tp = options->mode == 1 ? size / (ep == 0 ? 1 : ep) : 1;
+    }
+    if (ep == 0) {
+        ep = options->mode == 1 ? 1 : size / tp;
+    }
+    if (ep < 1 || tp < 1 || ep > size / tp || size % (ep * tp) != 0) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "--ep %" PRId64 " --tp %" PRId64 ": expected a product that divides the "
+                         "number of ranks, found %" PRId32 " ranks",
+                         options->ep_count, options->tp_count, size);
+    }
+    config->expert_parallel = (int32_t)ep;
+    config->tensor_parallel = (int32_t)tp;
+    return WITAN_OK;
+}
+
+static witan_status_t take_options(wtn_session_t *session, const wtn_session_options_t *options)
+{
+    witan_status_t status;
+    int64_t        thread_count = options->thread_count;
+
+    if (options->timeout_ns != 0) {
+        session->config.timeout_ns = options->timeout_ns;
+    } else {
+        WTN_TRY(wtn_env_seconds(WTN_ENV_WITAN_TIMEOUT, &session->config.timeout_ns));
+    }
+    if (thread_count == 0) {
+        WTN_TRY(wtn_env_count(WTN_ENV_WITAN_NUM_THREADS, 4096, &thread_count));
+    }
+    session->config.thread_count = (int32_t)thread_count;
+    session->config.bind         = options->bind;
+    return WITAN_OK;
+
+fail:
+    return status;
+}
+
+static witan_status_t make_group(wtn_session_t *session)
+{
+    witan_status_t status;
+
+    if (session->mpi) {
+        status = witan_group_create_mpi(&session->group, MPI_COMM_WORLD, &session->config);
+    } else {
+        status = witan_group_create_self(&session->group, &session->config);
+    }
+    if (status == WITAN_OK) {
+        session->comm = wtn_group_comm(session->group);
+    }
+    return status;
+}
+
+static witan_status_t agree_options(wtn_session_t *session, const wtn_command_t *command,
+                                    witan_status_t status)
+{
+    wtn_field_t fields[WTN_OPTION_COUNT_MAX + 1];
+
+    status = wtn_session_agree_usage(session, status);
+    if (status != WITAN_OK) {
+        return status;
+    }
+    wtn_field_set(&fields[0], "command", "%s", command->name);
+    status = wtn_agree(session->comm, "commands", WITAN_OK, fields, 1);
+    if (status != WITAN_OK) {
+        return status;
+    }
+    wtn_options_fields(command, &fields[1]);
+    return wtn_agree(session->comm, "options", WITAN_OK, &fields[1], command->option_count);
+}
+
+witan_status_t wtn_session_begin(wtn_session_t *session, const wtn_command_t *command,
+                                 const wtn_session_options_t *options, witan_status_t parsed)
+{
+    char           fault[WTN_ERROR_TEXT_BYTES];
+    witan_status_t status;
+    int32_t        launcher_size;
+    int32_t        launcher_rank;
+    int            launcher = find_launcher(&launcher_size, &launcher_rank);
+
+    memset(session, 0, sizeof(*session));
+    session->size = 1;
+    witan_group_config_init(&session->config);
+    if (parsed == WITAN_OK) {
+        parsed = take_options(session, options);
+    }
+    (void)snprintf(fault, sizeof(fault), "%s", witan_last_error());
+    if (launcher >= 0) {
+        WTN_TRY(mpi_start(session, launcher, launcher_size));
+    }
+    if (parsed == WITAN_OK) {
+        parsed = fold(options, session->size, &session->config);
+        (void)snprintf(fault, sizeof(fault), "%s", witan_last_error());
+    }
+    WTN_TRY(make_group(session));
+    if (parsed != WITAN_OK) {
+        (void)WTN_ERROR(parsed, "%s", fault); /* what came in between may have changed it */
+    }
+    return agree_options(session, command, parsed);
+
+fail:
+    return status;
+}
+
+/* ---- agreement ---- */
+
+witan_status_t wtn_session_agree(wtn_session_t *session, witan_status_t status)
+{
+    return wtn_agree(session->comm, "witan", status, NULL, 0);
+}
+
+witan_status_t wtn_session_agree_usage(wtn_session_t *session, witan_status_t status)
+{
+    uint8_t        mine = status != WITAN_OK;
+    char           fault[WTN_ERROR_TEXT_BYTES];
+    uint8_t       *all;
+    witan_status_t gathered;
+
+    (void)snprintf(fault, sizeof(fault), "%s", witan_last_error());
+    all = calloc((size_t)session->size, 1);
+    if (all == NULL) {
+        return WTN_ERROR(WITAN_E_MEMORY, "%" PRId32 " bytes", session->size);
+    }
+    gathered = wtn_allgather(session->comm, &mine, 1, all, "options");
+    for (int32_t i = 0; i < session->size && gathered == WITAN_OK; i++) {
+        session->usage = session->usage || all[i] != 0;
+    }
+    free(all);
+    if (gathered != WITAN_OK) {
+        return gathered;
+    }
+    if (status != WITAN_OK) {
+        (void)WTN_ERROR(status, "%s", fault);
+    }
+    return wtn_session_agree(session, status);
+}
+
+/* ---- the end ---- */
+
+/* The lowest rank that `text` ("...not heard from rank 0, 2 within...") does not list. */
+static int32_t lowest_heard(const char *text)
+{
+    static const char mark[] = "not heard from rank ";
+    const char       *at     = strstr(text, mark);
+    int32_t           lowest = 0;
+
+    if (at == NULL) {
+        return 0;
+    }
+    at += sizeof(mark) - 1;
+    for (;;) { /* the list ascends */
+        char *end;
+        long  rank = strtol(at, &end, 10);
+
+        if (end == at || rank != lowest) {
+            return lowest;
+        }
+        lowest++;
+        if (end[0] != ',') {
+            return lowest;
+        }
+        at = end + 1;
+    }
+}
+
+static void sleep_ns(uint64_t nanoseconds)
+{
+    struct timespec left = {(time_t)(nanoseconds / 1000000000u), (long)(nanoseconds % 1000000000u)};
+
+    while (nanosleep(&left, &left) != 0 && errno == EINTR) {
+    }
+}
+
+/* A peer is lost, so MPI_Finalize would wait for ever and so would a vote on who prints: the lowest
+ * rank that was heard prints. The others leave a time-out later, because launchers end the whole
+ * job with the first process that fails, and the speaker's own deadline may be behind theirs. */
+static _Noreturn void leave(const wtn_session_t *session, const char *text)
+{
+    int32_t speaker = lowest_heard(text);
+
+    (void)fflush(stdout);
+    if (session->rank == speaker) {
+        sleep_ns((uint64_t)wtn_min_i64(session->rank, 20) * 50000000u);
+        (void)fprintf(stderr, "witan: %s\n", text);
+    } else {
+        sleep_ns(session->config.timeout_ns);
+    }
+    _exit(1);
+}
+
+static witan_status_t flush_results(void)
+{
+    if (fflush(stdout) != 0 || ferror(stdout) != 0) {
+        return WTN_ERROR(WITAN_E_IO, "standard output: %s", strerror(errno));
+    }
+    return WITAN_OK;
+}
+
+int wtn_session_end(wtn_session_t *session, witan_status_t status)
+{
+    bool lost = status == WITAN_E_TIMEOUT || (status == WITAN_E_TRANSPORT && session->group) ||
+                (session->comm != NULL && session->comm->broken);
+
+    if (status != WITAN_OK && lost && session->size > 1) {
+        leave(session, witan_last_error());
+    }
+    if (status == WITAN_OK) {
+        status = flush_results();
+    }
+    if (status != WITAN_OK && session->rank == 0) {
+        (void)fprintf(stderr, "witan: %s\n", witan_last_error());
+    }
+    witan_group_destroy(session->group);
+    if (session->mpi) {
+        watch_begin("MPI_Finalize", session->config.timeout_ns, END_SECONDS_MIN);
+        (void)MPI_Finalize();
+        watch_end();
+    }
+    if (status == WITAN_OK) {
+        return 0;
+    }
+    return session->usage ? 2 : 1;
+}

@@ -1,0 +1,112 @@
+/* A session: the ranks of one run of the program, from the first wait to the exit status.
+ *
+ * MPI is started only where a launcher started the program; alone it is never touched. Every
+ * command has the shape
+ *
+ *   parsed = wtn_options_parse(&command, argc, argv, &help);
+ *   status = wtn_session_begin(&session, &command, &options, parsed);
+ *   ... phases, each ended by wtn_session_agree ...
+ *   return wtn_session_end(&session, status);
+ *
+ * and no rank prints or exits by itself in between: what one finds wrong, all agree on first. */
+#ifndef WTN_SESSION_H
+#define WTN_SESSION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <witan/witan.h>
+
+#include "comm/comm.h"
+#include "launcher/options.h"
+
+/* What the options common to all commands with ranks say. */
+typedef struct wtn_session_options {
+    uint64_t    timeout_ns;   /* 0: WITAN_TIMEOUT */
+    int64_t     thread_count; /* 0: WITAN_NUM_THREADS */
+    bool        bind;
+    int32_t     mode;               /* 0: ep, 1: tp takes the ranks the next two leave */
+    int64_t     ep_count, tp_count; /* 0: not given */
+    const char *backend, *kernel_tier;
+} wtn_session_options_t;
+
+/* Their rows in the table of a command. `o` points at the struct above. */
+#define WTN_SESSION_OPTIONS(o)                                                              \
+    {.name     = "mode",                                                                    \
+     .kind     = WTN_OPTION_CHOICE,                                                         \
+     .argument = "ep|tp",                                                                   \
+     .fallback = "ep",                                                                      \
+     .help     = "expert or tensor parallel: which takes the ranks",                        \
+     .value    = &(o)->mode},                                                                  \
+        {.name     = "ep",                                                                  \
+         .kind     = WTN_OPTION_INTEGER,                                                    \
+         .argument = "N",                                                                   \
+         .help     = "ranks the experts are dealt to",                                      \
+         .value    = &(o)->ep_count,                                                        \
+         .min      = 1,                                                                     \
+         .max      = INT32_MAX},                                                                 \
+        {.name     = "tp",                                                                  \
+         .kind     = WTN_OPTION_INTEGER,                                                    \
+         .argument = "N",                                                                   \
+         .help     = "ranks that share every expert's width",                               \
+         .value    = &(o)->tp_count,                                                        \
+         .min      = 1,                                                                     \
+         .max      = INT32_MAX},                                                                 \
+        {.name     = "backend",                                                             \
+         .kind     = WTN_OPTION_TEXT,                                                       \
+         .argument = "NAME",                                                                \
+         .fallback = "auto",                                                                \
+         .help     = "auto, host or cuda",                                                  \
+         .value    = &(o)->backend},                                                           \
+        {.name     = "kernel-tier",                                                         \
+         .kind     = WTN_OPTION_TEXT,                                                       \
+         .argument = "NAME",                                                                \
+         .fallback = "auto",                                                                \
+         .help     = "auto, scalar, avx2, avx512 or avx512_bf16",                           \
+         .value    = &(o)->kernel_tier},                                                       \
+        {.name     = "threads",                                                             \
+         .kind     = WTN_OPTION_INTEGER,                                                    \
+         .argument = "N",                                                                   \
+         .help     = "compute threads per rank (default: WITAN_NUM_THREADS, or its cores)", \
+         .value    = &(o)->thread_count,                                                    \
+         .min      = 1,                                                                     \
+         .max      = 4096},                                                                      \
+        {.name  = "bind",                                                                   \
+         .kind  = WTN_OPTION_FLAG,                                                          \
+         .help  = "bind the ranks of a node to cores of their own",                         \
+         .value = &(o)->bind},                                                              \
+    {                                                                                       \
+        .name = "timeout", .kind = WTN_OPTION_SECONDS, .argument = "SECONDS",               \
+        .help  = "deadline of every wait for a peer (default: WITAN_TIMEOUT, or 60)",       \
+        .value = &(o)->timeout_ns                                                           \
+    }
+
+typedef struct wtn_session {
+    witan_group_t       *group; /* NULL when it could not be made */
+    wtn_comm_t          *comm;  /* of the group */
+    witan_group_config_t config;
+    int32_t              rank, size;
+    bool                 mpi;   /* started here */
+    bool                 usage; /* some rank was called wrongly: exit status 2 */
+} wtn_session_t;
+
+/* Start the ranks and agree that all were called rightly and alike. `parsed` is what
+ * wtn_options_parse returned. wtn_session_end must follow whatever the result. Collective. */
+witan_status_t wtn_session_begin(wtn_session_t *session, const wtn_command_t *command,
+                                 const wtn_session_options_t *options, witan_status_t parsed);
+
+/* End a phase: WITAN_OK if all ranks pass WITAN_OK, else the fault of one of them. Collective. */
+witan_status_t wtn_session_agree(wtn_session_t *session, witan_status_t status);
+
+/* Like wtn_session_agree for faults of usage: the exit status becomes 2. Collective. */
+witan_status_t wtn_session_agree_usage(wtn_session_t *session, witan_status_t status);
+
+/* Print the one line of a failure, once over all ranks, end MPI and return the exit status. After
+ * a lost peer it does not return: MPI could not be ended without waiting for that peer. */
+int wtn_session_end(wtn_session_t *session, witan_status_t status);
+
+/* The rank and number of ranks the launcher tells by environment; 0 and 1 without a launcher. */
+int32_t wtn_launcher_rank(void);
+int32_t wtn_launcher_size(void);
+
+#endif
