@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# lint.sh: clang-tidy, cppcheck and shellcheck; fails on any finding.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+
+need --install "${packages_build[@]}" "${packages_lint[@]}"
+cd "$root"
+folders=()
+for folder in core comm dispatch experts topology kernels launcher; do
+    if [[ -d $folder ]]; then
+        folders+=("$folder")
+    fi
+done
+
+say "shellcheck"
+mapfile -t scripts < <(sources '*.sh' '.ci/run')
+shellcheck -x "${scripts[@]}"
+
+say "cppcheck"
+cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability \
+    --inline-suppr --suppress=missingIncludeSystem -I . -I include -j "$jobs" "${folders[@]}"
+
+# clang reads the commands of a gcc build: what it does not know of them is no finding.
+say "clang-tidy"
+configure build-lint -DBUILD_TESTING=OFF
+find "${folders[@]}" -name '*.c' -print0 |
+    xargs -0 -n 2 -P "$jobs" clang-tidy -p build-lint --quiet \
+        --extra-arg=-Wno-unknown-warning-option --extra-arg=-Wno-ignored-optimization-argument

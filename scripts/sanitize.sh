@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# sanitize.sh: the host tests and two ranks of the MPI tests under AddressSanitizer and
+# UndefinedBehaviorSanitizer, then the fuzz targets for a fixed number of executions each.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+
+need --install "${packages_build[@]}" "${packages_fuzz[@]}"
+
+say "build with sanitizers"
+configure "$root/build-sanitize" -DWITAN_SANITIZE=address,undefined
+cmake --build "$root/build-sanitize" --parallel "$jobs"
+
+say "test with sanitizers"
+export UBSAN_OPTIONS=print_stacktrace=1
+export LSAN_OPTIONS=suppressions=$root/tests/lsan.supp:print_suppressions=0
+ctest --test-dir "$root/build-sanitize" --parallel "$jobs" --output-on-failure --no-tests=error \
+    -R '^host\.|\.np2$'

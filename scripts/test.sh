@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# test.sh [ctest arguments]: install what is missing, build with warnings as errors, run every test.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+
+need --install "${packages_build[@]}"
+say "build"
+configure "$root/build" -DWITAN_WERROR=ON -DBUILD_TESTING=ON
+cmake --build "$root/build" --parallel "$jobs"
+
+# Tests tell ctest how many processors they keep busy, so ranks of two tests seldom meet.
+say "test"
+ctest --test-dir "$root/build" --parallel "$jobs" --output-on-failure --no-tests=error "$@"
