@@ -9,8 +9,9 @@
 
 #define WTN_ERROR_TEXT_BYTES 512
 
-/* Format the text of this thread's last error; the value is `status`. */
-#define WTN_ERROR(status, ...) witan_error_set((status), __VA_ARGS__)
+/* Format the text of this thread's last error; the value is `status`, which is named again so that
+ * readers of the code, compilers among them, know it without looking into witan_error_set. */
+#define WTN_ERROR(status, ...) (witan_error_set((status), __VA_ARGS__), (status))
 
 /* For functions with `witan_status_t status` and a label `fail`. */
 #define WTN_TRY(call)             \

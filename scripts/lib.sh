@@ -1,5 +1,6 @@
 # Shared by the scripts; sourced, never run. Sets `root`, the top of the source tree, and `jobs`.
 # shellcheck shell=bash
+# shellcheck disable=SC2034 # the scripts that source this file use them
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 jobs=$(nproc)
@@ -18,22 +19,18 @@ packages_build=(
     "libjansson-dev: pkg-config --exists jansson"
     "check: pkg-config --exists check"
 )
-# shellcheck disable=SC2034 # used by the scripts that source this file
 packages_format=("clang-format: command -v clang-format")
-# shellcheck disable=SC2034
 packages_lint=(
     "clang-tidy: command -v clang-tidy"
     "libomp-dev: test -e \"\$(clang_file omp.h include)\""
     "cppcheck: command -v cppcheck"
     "shellcheck: command -v shellcheck"
 )
-# shellcheck disable=SC2034
 packages_fuzz=(
     "clang: command -v clang"
     "libclang-rt-dev: test -e \"\$(clang -print-file-name=libclang_rt.fuzzer-x86_64.a)\""
     "libomp-dev: test -e \"\$(clang_file omp.h include)\""
 )
-# shellcheck disable=SC2034
 packages_coverage=("gcovr: command -v gcovr")
 
 say() {
