@@ -34,10 +34,11 @@ int32_t wtn_cores_split(hwloc_topology_t topology, hwloc_const_bitmap_t set, int
     int32_t          total = wtn_cores_count(topology, set);
     int64_t          begin, end, position = 0;
 
-    hwloc_bitmap_zero(piece);
-    *shared = count > total;
     begin   = wtn_part_begin(total, count, index);
-    end     = *shared ? begin + 1 : wtn_part_begin(total, count, index + 1);
+    end     = wtn_part_begin(total, count, index + 1);
+    *shared = end == begin || (index > 0 && wtn_part_begin(total, count, index - 1) == begin);
+    end     = wtn_max_i64(end, begin + 1);
+    hwloc_bitmap_zero(piece);
     while ((core = hwloc_get_next_obj_by_type(topology, type, core)) != NULL) {
         if (!hwloc_bitmap_intersects(core->cpuset, set)) {
             continue;
@@ -125,6 +126,7 @@ witan_status_t wtn_binding_choose(int32_t masks_equal_before, int32_t masks_equa
     }
     WTN_TRY(wtn_topology_get(&topology));
     WTN_TRY(process_mask(topology, mask));
+    binding->inherited = !hwloc_bitmap_isequal(mask, hwloc_topology_get_topology_cpuset(topology));
     binding->core_count =
         wtn_cores_split(topology, mask, masks_equal_before, masks_equal, piece, &binding->shared);
     if (apply && !hwloc_bitmap_isequal(piece, mask)) {

@@ -19,8 +19,9 @@ int32_t wtn_cores_count(hwloc_topology_t topology, hwloc_const_bitmap_t set);
 
 /* Piece `index` of `count` of the cores in `set`, in hwloc's order, so that neighbours in NUMA node
  * and cache stay together; sizes differ by at most one core. With more pieces than cores every
- * piece is one core and `*shared` is set. Of a core only the hardware threads in `set` are taken.
- * Returns the number of cores in the piece; 0 only if `set` has none. */
+ * piece is one core, and `*shared` tells whether another piece is the same one. Of a core only the
+ * hardware threads in `set` are taken. Returns the number of cores in the piece; 0 only if `set`
+ * has none. */
 int32_t wtn_cores_split(hwloc_topology_t topology, hwloc_const_bitmap_t set, int32_t index,
                         int32_t count, hwloc_bitmap_t piece, bool *shared);
 

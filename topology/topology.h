@@ -21,9 +21,10 @@ typedef struct wtn_machine {
 witan_status_t wtn_machine_query(wtn_machine_t *machine);
 
 typedef struct wtn_binding {
-    int32_t core_count;                    /* cores this rank's threads may use */
-    bool    bound;                         /* narrowed by us */
-    bool    shared;                        /* there are more ranks than cores: cores are shared */
+    int32_t core_count; /* cores this rank's threads may use */
+    bool    bound;      /* narrowed by us */
+    bool    inherited;  /* the launcher had narrowed it before */
+    bool    shared;     /* more ranks than cores, and another has this core too */
     char    cpuset[WTN_CPUSET_TEXT_BYTES]; /* "0-3,8" */
 } wtn_binding_t;
 

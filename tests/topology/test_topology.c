@@ -47,7 +47,9 @@ static const split_case_t split_cases[] = {
     {TWO_SOCKETS, NULL, 0, 32, 1, true, "0"},
     {TWO_SOCKETS, NULL, 1, 32, 1, true, "0"},
     {TWO_SOCKETS, NULL, 31, 32, 1, true, "15"},
-    {TWO_SOCKETS, NULL, 16, 17, 1, true, "15"},
+    {TWO_SOCKETS, NULL, 0, 17, 1, true, "0"},
+    {TWO_SOCKETS, NULL, 1, 17, 1, true, "0"},
+    {TWO_SOCKETS, NULL, 16, 17, 1, false, "15"},
     /* a mask of the launcher is shared out and never left */
     {TWO_SOCKETS, "3", 0, 1, 1, false, "3"},
     {TWO_SOCKETS, "3", 1, 2, 1, true, "3"},
@@ -187,6 +189,7 @@ START_TEST(test_binding_choose_applied_twice_keeps_the_piece)
     /* Now the mask is ours; a process alone in it keeps all of it. */
     ck_assert_int_eq(wtn_binding_choose(0, 1, true, &again), WITAN_OK);
     ck_assert(!again.bound);
+    ck_assert(again.inherited == (whole.inherited || first.bound));
     ck_assert_int_eq(again.core_count, first.core_count);
     ck_assert_str_eq(again.cpuset, first.cpuset);
 }
