@@ -1,0 +1,20 @@
+#include "core/half.h"
+#include "kernels/gemm/gemm_tiles.h"
+#include "kernels/vector.h"
+
+#include "kernels/gemm/gemm_rows.h"
+
+#define GEMM(d, function)                  \
+    [d] = {.dtype         = d,             \
+           .panel_columns = 2 * VEC_LANES, \
+           .depth         = 1,             \
+           .tile_rows     = 6,             \
+           .row_dtype     = WITAN_F32,     \
+           .tile          = function,      \
+           .pack_rows     = pack_rows}
+
+const wtn_gemm_t wtn_gemm_avx2[] = {
+    GEMM(WITAN_F32, wtn_tile_f32_avx2),
+    GEMM(WITAN_F16, wtn_tile_f16_avx2),
+    GEMM(WITAN_BF16, wtn_tile_bf16_avx2),
+};
