@@ -1,0 +1,270 @@
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/error.h"
+#include "kernels/ffn/ffn_host.h"
+#include "kernels/tier.h"
+
+/* Weights are read in slices of about this size. */
+#define SLICE_BYTES ((int64_t)8 << 20)
+
+wtn_ffn_shape_t wtn_ffn_shape(const wtn_ffn_spec_t *spec)
+{
+    const wtn_gemm_t *gemm  = spec->tier->gemm[spec->dtype];
+    wtn_ffn_shape_t   shape = {.gemm     = gemm,
+                               .epilogue = spec->tier->epilogue[spec->dtype],
+                               .H        = spec->hidden_size,
+                               .I        = spec->inter_end - spec->inter_begin};
+
+    shape.up_columns       = gemm->panel_columns / (spec->activation.gated ? 2 : 1);
+    shape.up_panels        = wtn_ceil_div(shape.I, shape.up_columns);
+    shape.down_panels      = wtn_ceil_div(shape.H, gemm->panel_columns);
+    shape.up_panel_bytes   = wtn_gemm_panel_bytes(gemm, shape.H);
+    shape.down_panel_bytes = wtn_gemm_panel_bytes(gemm, shape.I);
+    shape.x_row_bytes      = wtn_gemm_row_bytes(gemm, shape.H);
+    shape.h_row_bytes      = wtn_gemm_row_bytes(gemm, shape.I);
+    return shape;
+}
+
+/* Lay the arrays of `ffn` out in its memory; with none, only measure. SIZE_MAX: too large. */
+static size_t carve(wtn_ffn_t *ffn)
+{
+    const wtn_ffn_spec_t  *spec    = &ffn->spec;
+    const wtn_ffn_shape_t *s       = &ffn->shape;
+    wtn_carver_t           carver  = {.base = ffn->memory};
+    size_t                 experts = (size_t)spec->expert_count;
+    size_t                 up      = experts * (size_t)s->up_panels;
+    size_t                 down    = experts * (size_t)s->down_panels;
+    size_t                 columns = (size_t)s->gemm->panel_columns * sizeof(float);
+
+    ffn->up        = wtn_carve(&carver, up, s->up_panel_bytes);
+    ffn->down      = wtn_carve(&carver, down, s->down_panel_bytes);
+    ffn->up_bias   = spec->has_gate_up_bias ? wtn_carve(&carver, up, columns) : NULL;
+    ffn->down_bias = spec->has_down_bias ? wtn_carve(&carver, down, columns) : NULL;
+    return carver.bytes;
+}
+
+size_t wtn_host_ffn_weight_bytes(const wtn_ffn_spec_t *spec)
+{
+    wtn_ffn_t ffn = {.spec = *spec, .shape = wtn_ffn_shape(spec)};
+
+    return carve(&ffn);
+}
+
+/* One matrix of one expert on its way into panels. */
+typedef struct load {
+    const witan_weights_t *weights;
+    const wtn_gemm_t      *gemm;
+    witan_weight_slice_t   slice;         /* of the whole matrix held here; dtype set */
+    int32_t                panel_columns; /* columns of each panel this matrix fills */
+    int32_t                column;        /* the first of them */
+    char                  *panels;
+    size_t                 panel_bytes;
+    void                  *buffer;
+} load_t;
+
+static int64_t slice_rows(int64_t K, witan_dtype_t dtype, int32_t panel_columns)
+{
+    int64_t row_bytes = wtn_max_i64(K, 1) * (int64_t)witan_dtype_bytes(dtype);
+
+    return wtn_max_i64(SLICE_BYTES / row_bytes / panel_columns, 1) * panel_columns;
+}
+
+static witan_status_t load_matrix(const load_t *load)
+{
+    const int64_t        K    = load->slice.col_count;
+    const int64_t        N    = load->slice.row_count;
+    const int64_t        rows = slice_rows(K, load->slice.dtype, load->panel_columns);
+    witan_weight_slice_t part = load->slice;
+    witan_status_t       status;
+
+    for (int64_t begin = 0; begin < N && K > 0; begin += rows) {
+        part.row_begin = load->slice.row_begin + begin;
+        part.row_count = wtn_min_i64(rows, N - begin);
+        WTN_TRY(load->weights->read(load->weights->context, &part, load->buffer));
+        for (int64_t n = 0; n < part.row_count; n += load->panel_columns) {
+            const char *from =
+                (const char *)load->buffer + (size_t)(n * K) * witan_dtype_bytes(load->slice.dtype);
+
+            wtn_gemm_pack_columns(load->gemm, from,
+                                  wtn_min_i64(load->panel_columns, part.row_count - n), K,
+                                  load->column,
+                                  load->panels + (size_t)((begin + n) / load->panel_columns) *
+                                                     load->panel_bytes);
+        }
+    }
+    return WITAN_OK;
+
+fail:
+    return status;
+}
+
+/* A bias [1, N] into the columns of panels that its matrix fills. */
+static witan_status_t load_bias(const load_t *load, int32_t all_columns, float *bias)
+{
+    const float   *values = load->buffer;
+    witan_status_t status;
+
+    WTN_TRY(load->weights->read(load->weights->context, &load->slice, load->buffer));
+    for (int64_t n = 0; n < load->slice.col_count; n++) {
+        bias[n / load->panel_columns * all_columns + load->column + n % load->panel_columns] =
+            values[n];
+    }
+    return WITAN_OK;
+
+fail:
+    return status;
+}
+
+/* The weights of expert `index` of `ffn`, called `expert` (-1: shared) by the reader. */
+static witan_status_t load_expert(wtn_ffn_t *ffn, const witan_weights_t *weights, int32_t index,
+                                  int32_t expert, void *buffer)
+{
+    const wtn_ffn_spec_t  *spec   = &ffn->spec;
+    const wtn_ffn_shape_t *s      = &ffn->shape;
+    const bool             shared = expert < 0;
+    const size_t           up     = (size_t)index * (size_t)s->up_panels;
+    const size_t           down   = (size_t)index * (size_t)s->down_panels;
+    const int32_t          all    = s->gemm->panel_columns;
+    witan_status_t         status;
+
+    load_t inward = {
+        .weights = weights,
+        .gemm    = s->gemm,
+        .slice   = {shared ? WITAN_WEIGHT_SHARED_UP : WITAN_WEIGHT_UP, expert, spec->inter_begin,
+                  s->I, 0, s->H, spec->dtype},
+        .panel_columns = s->up_columns,
+        .column        = spec->activation.gated ? s->up_columns : 0,
+        .panels        = ffn->up + up * s->up_panel_bytes,
+        .panel_bytes   = s->up_panel_bytes,
+        .buffer        = buffer,
+    };
+    load_t outward = {
+        .weights       = weights,
+        .gemm          = s->gemm,
+        .slice         = {shared ? WITAN_WEIGHT_SHARED_DOWN : WITAN_WEIGHT_DOWN, expert, 0, s->H,
+                  spec->inter_begin, s->I, spec->dtype},
+        .panel_columns = all,
+        .panels        = ffn->down + down * s->down_panel_bytes,
+        .panel_bytes   = s->down_panel_bytes,
+        .buffer        = buffer,
+    };
+
+    memset(inward.panels, 0, (size_t)s->up_panels * s->up_panel_bytes); /* padding is zero */
+    memset(outward.panels, 0, (size_t)s->down_panels * s->down_panel_bytes);
+    WTN_TRY(load_matrix(&inward));
+    WTN_TRY(load_matrix(&outward));
+    if (spec->has_gate_up_bias) {
+        float *bias = ffn->up_bias + up * (size_t)all;
+
+        memset(bias, 0, (size_t)(s->up_panels * all) * sizeof(float));
+        inward.slice = (witan_weight_slice_t){WITAN_WEIGHT_UP_BIAS, expert, 0,        1,
+                                              spec->inter_begin,    s->I,   WITAN_F32};
+        WTN_TRY(load_bias(&inward, all, bias));
+        if (spec->activation.gated) {
+            inward.slice.weight = WITAN_WEIGHT_GATE_BIAS;
+            inward.column       = 0;
+            WTN_TRY(load_bias(&inward, all, bias));
+        }
+    }
+    if (spec->activation.gated) {
+        inward.slice = (witan_weight_slice_t){shared ? WITAN_WEIGHT_SHARED_GATE : WITAN_WEIGHT_GATE,
+                                              expert,
+                                              spec->inter_begin,
+                                              s->I,
+                                              0,
+                                              s->H,
+                                              spec->dtype};
+        inward.column = 0;
+        WTN_TRY(load_matrix(&inward));
+    }
+    if (spec->has_down_bias) {
+        float *bias = ffn->down_bias + down * (size_t)all;
+
+        memset(bias, 0, (size_t)(s->down_panels * all) * sizeof(float));
+        outward.slice =
+            (witan_weight_slice_t){WITAN_WEIGHT_DOWN_BIAS, expert, 0, 1, 0, s->H, WITAN_F32};
+        WTN_TRY(load_bias(&outward, all, bias));
+    }
+    return WITAN_OK;
+
+fail:
+    return status;
+}
+
+static size_t buffer_bytes(const wtn_ffn_spec_t *spec, const wtn_ffn_shape_t *s)
+{
+    int64_t up   = slice_rows(s->H, spec->dtype, s->up_columns) * s->H;
+    int64_t down = slice_rows(s->I, spec->dtype, s->gemm->panel_columns) * s->I;
+    int64_t bias = wtn_max_i64(s->H, s->I);
+
+    return (size_t)wtn_max_i64(wtn_max_i64(up, down), bias) * sizeof(float);
+}
+
+static witan_status_t check_spec(const wtn_ffn_spec_t *spec)
+{
+    if (spec->hidden_size < 1 || spec->inter_begin < 0 || spec->inter_end < spec->inter_begin ||
+        spec->expert_count < 0) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "experts: hidden size %" PRId64 ", width from %" PRId64 " to %" PRId64
+                         ", %" PRId32 " experts",
+                         spec->hidden_size, spec->inter_begin, spec->inter_end, spec->expert_count);
+    }
+    if (spec->experts == NULL &&
+        (spec->expert_count > 1 || spec->has_gate_up_bias || spec->has_down_bias)) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "shared expert: expected one without biases, found %" PRId32
+                         " with gate_up %d, down %d",
+                         spec->expert_count, spec->has_gate_up_bias, spec->has_down_bias);
+    }
+    return WITAN_OK;
+}
+
+witan_status_t wtn_host_ffn_create(wtn_ffn_t **out, const wtn_ffn_spec_t *spec,
+                                   const witan_weights_t *weights)
+{
+    wtn_ffn_t     *ffn    = NULL;
+    void          *buffer = NULL;
+    size_t         bytes;
+    witan_status_t status;
+
+    *out = NULL;
+    WTN_TRY(check_spec(spec));
+    bytes = wtn_host_ffn_weight_bytes(spec);
+    ffn   = calloc(1, sizeof(*ffn));
+    if (ffn == NULL || bytes == SIZE_MAX) {
+        status = WTN_ERROR(WITAN_E_MEMORY, "experts: %zu bytes of weights", bytes);
+        goto fail;
+    }
+    ffn->spec         = *spec;
+    ffn->spec.experts = NULL;
+    ffn->shape        = wtn_ffn_shape(spec);
+    ffn->memory       = wtn_alloc(bytes);
+    buffer            = wtn_alloc(buffer_bytes(spec, &ffn->shape));
+    if (ffn->memory == NULL || buffer == NULL) {
+        status = WTN_ERROR(WITAN_E_MEMORY, "experts: %zu bytes of weights", bytes);
+        goto fail;
+    }
+    (void)carve(ffn);
+    for (int32_t e = 0; e < spec->expert_count; e++) {
+        WTN_TRY(
+            load_expert(ffn, weights, e, spec->experts == NULL ? -1 : spec->experts[e], buffer));
+    }
+    wtn_free(buffer);
+    *out = ffn;
+    return WITAN_OK;
+
+fail:
+    wtn_free(buffer);
+    wtn_host_ffn_destroy(ffn);
+    return status;
+}
+
+void wtn_host_ffn_destroy(wtn_ffn_t *ffn)
+{
+    if (ffn != NULL) {
+        wtn_free(ffn->memory);
+        free(ffn);
+    }
+}

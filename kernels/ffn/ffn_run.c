@@ -1,0 +1,230 @@
+#include <inttypes.h>
+#include <omp.h>
+
+#include "core/error.h"
+#include "experts/executor.h"
+#include "kernels/ffn/ffn_host.h"
+
+/* One call: pack, up GEMM and activation, down GEMM, block after block. */
+typedef struct ffn_run {
+    const wtn_ffn_t      *ffn;
+    const wtn_ffn_args_t *args;
+    wtn_executor_t        executor;
+    char                 *x; /* packed rows of the block */
+    char                 *h;
+} ffn_run_t;
+
+static size_t carve(ffn_run_t *run, void *base, const wtn_ffn_spec_t *spec,
+                    const wtn_ffn_shape_t *s, int64_t row_count_max, int32_t masked_rows_max)
+{
+    wtn_executor_t *executor = &run->executor;
+    wtn_carver_t    carver   = {.base = base};
+    size_t          experts  = (size_t)spec->expert_count;
+    size_t          places, tiles;
+
+    executor->expert_count = spec->expert_count;
+    executor->tile_rows    = s->gemm->tile_rows;
+    executor->slot_rows    = wtn_executor_slot_rows(masked_rows_max, row_count_max);
+    places                 = (size_t)wtn_executor_place_count(executor, row_count_max);
+    tiles                  = (size_t)wtn_executor_tile_count(executor, row_count_max);
+
+    executor->row_counts = wtn_carve(&carver, experts, sizeof(*executor->row_counts));
+    executor->row_ends   = wtn_carve(&carver, experts, sizeof(*executor->row_ends));
+    executor->order      = wtn_carve(&carver, (size_t)row_count_max, sizeof(*executor->order));
+    executor->tiles      = wtn_carve(&carver, tiles, sizeof(*executor->tiles));
+    executor->segments   = wtn_carve(&carver, tiles, sizeof(*executor->segments));
+    run->x               = wtn_carve(&carver, places, s->x_row_bytes);
+    run->h               = wtn_carve(&carver, places, s->h_row_bytes);
+    return carver.bytes;
+}
+
+size_t wtn_host_ffn_workspace_bytes(const wtn_ffn_spec_t *spec, int64_t row_count_max,
+                                    int32_t masked_rows_max, int32_t thread_count)
+{
+    wtn_ffn_shape_t shape = wtn_ffn_shape(spec);
+    ffn_run_t       run   = {.ffn = NULL};
+
+    (void)thread_count;
+    return carve(&run, NULL, spec, &shape, row_count_max, masked_rows_max);
+}
+
+static void pack_tile(const ffn_run_t *run, const wtn_row_tile_t *tile)
+{
+    const wtn_ffn_shape_t *s         = &run->ffn->shape;
+    const wtn_ffn_args_t  *args      = run->args;
+    const size_t           row_bytes = (size_t)s->H * witan_dtype_bytes(run->ffn->spec.dtype);
+    const void            *rows[WTN_TILE_ROWS_MAX];
+
+    for (int32_t r = 0; r < tile->count; r++) {
+        int64_t row = run->executor.order[tile->row + r];
+
+        row     = args->row_in == NULL ? row : args->row_in[row];
+        rows[r] = (const char *)args->x + (size_t)row * row_bytes;
+    }
+    s->gemm->pack_rows(tile->count, s->H, rows, run->ffn->spec.dtype,
+                       run->x + (size_t)tile->place * s->x_row_bytes);
+}
+
+/* The stretch of the next panel that tile `index` of `count` fetches ahead: the first two share it,
+ * so that a pass over few rows does not wait for memory; a single tile fetches all. */
+static void set_prefetch(wtn_tile_args_t *tile, const char *next, size_t panel_bytes, int32_t index,
+                         int32_t count)
+{
+    int64_t group_bytes = tile->group_count == 0 ? 0 : (int64_t)panel_bytes / tile->group_count;
+
+    tile->prefetch      = next;
+    tile->prefetch_step = group_bytes;
+    if (count > 1) {
+        tile->prefetch_step = index < 2 ? group_bytes / 2 : 0;
+        tile->prefetch += index == 1 ? panel_bytes / 2 : 0;
+    }
+}
+
+static void up_panel(const ffn_run_t *run, const wtn_segment_t *segment, int64_t panel,
+                     const char *next)
+{
+    const wtn_ffn_t       *ffn   = run->ffn;
+    const wtn_ffn_shape_t *s     = &ffn->shape;
+    const int64_t          index = segment->expert * s->up_panels + panel;
+    _Alignas(64) float     sums[WTN_TILE_ROWS_MAX * WTN_PANEL_COLUMNS_MAX];
+
+    wtn_tile_args_t tile = {.group_count = wtn_gemm_groups(s->gemm, s->H),
+                            .panel       = ffn->up + (size_t)index * s->up_panel_bytes,
+                            .sums        = sums};
+
+    wtn_epilogue_up_args_t epilogue = {
+        .activation   = &ffn->spec.activation,
+        .sums         = sums,
+        .bias         = ffn->up_bias == NULL ? NULL : ffn->up_bias + index * s->gemm->panel_columns,
+        .column_begin = panel * s->up_columns,
+        .column_count = (int32_t)wtn_min_i64(s->up_columns, s->I - panel * s->up_columns)};
+
+    for (int32_t t = 0; t < segment->tile_count; t++) {
+        const wtn_row_tile_t *rows = &run->executor.tiles[segment->tile_begin + t];
+
+        tile.rows     = rows->count;
+        tile.x        = run->x + (size_t)rows->place * s->x_row_bytes;
+        epilogue.rows = rows->count;
+        epilogue.h    = run->h + (size_t)rows->place * s->h_row_bytes;
+        set_prefetch(&tile, next, s->up_panel_bytes, t, segment->tile_count);
+        s->gemm->tile(&tile);
+        s->epilogue->up(&epilogue);
+    }
+}
+
+static void down_panel(const ffn_run_t *run, const wtn_segment_t *segment, int64_t panel,
+                       const char *next)
+{
+    const wtn_ffn_t       *ffn       = run->ffn;
+    const wtn_ffn_shape_t *s         = &ffn->shape;
+    const wtn_ffn_args_t  *args      = run->args;
+    const int64_t          index     = segment->expert * s->down_panels + panel;
+    const int64_t          columns   = s->gemm->panel_columns;
+    const size_t           row_bytes = (size_t)s->H * witan_dtype_bytes(ffn->spec.dtype);
+    void                  *out[WTN_TILE_ROWS_MAX];
+    _Alignas(64) float     sums[WTN_TILE_ROWS_MAX * WTN_PANEL_COLUMNS_MAX];
+
+    wtn_tile_args_t tile = {.group_count = wtn_gemm_groups(s->gemm, s->I),
+                            .panel       = ffn->down + (size_t)index * s->down_panel_bytes,
+                            .sums        = sums};
+
+    wtn_epilogue_down_args_t epilogue = {
+        .sums         = sums,
+        .bias         = ffn->down_bias == NULL ? NULL : ffn->down_bias + index * columns,
+        .column_begin = panel * columns,
+        .column_count = (int32_t)wtn_min_i64(columns, s->H - panel * columns),
+        .out          = out};
+
+    for (int32_t t = 0; t < segment->tile_count; t++) {
+        const wtn_row_tile_t *rows = &run->executor.tiles[segment->tile_begin + t];
+
+        for (int32_t r = 0; r < rows->count; r++) {
+            int64_t row = run->executor.order[rows->row + r];
+
+            row    = args->row_out == NULL ? row : args->row_out[row];
+            out[r] = (char *)args->out + (size_t)row * row_bytes;
+        }
+        tile.rows     = rows->count;
+        tile.x        = run->h + (size_t)rows->place * s->h_row_bytes;
+        epilogue.rows = rows->count;
+        set_prefetch(&tile, next, s->down_panel_bytes, t, segment->tile_count);
+        s->gemm->tile(&tile);
+        s->epilogue->down(&epilogue);
+    }
+}
+
+static void poll(const wtn_ffn_args_t *args)
+{
+    if (args->poll != NULL && omp_get_thread_num() == 0) {
+        args->poll(args->poll_context);
+    }
+}
+
+/* The block laid out in run->executor. Guided: a thread walks neighbouring panels, whose weights
+ * follow each other in memory, and the last pieces are small. */
+static void run_block(const ffn_run_t *run)
+{
+    const wtn_ffn_t       *ffn      = run->ffn;
+    const wtn_ffn_shape_t *s        = &ffn->shape;
+    const wtn_segment_t   *segments = run->executor.segments;
+    const int64_t          ups      = run->executor.segment_count * s->up_panels;
+    const int64_t          downs    = run->executor.segment_count * s->down_panels;
+
+#pragma omp for schedule(dynamic)
+    for (int32_t t = 0; t < run->executor.tile_count; t++) {
+        pack_tile(run, &run->executor.tiles[t]);
+        poll(run->args);
+    }
+#pragma omp for schedule(guided)
+    for (int64_t i = 0; i < ups; i++) {
+        int64_t next = wtn_min_i64(i + 1, ups - 1);
+        int64_t at   = segments[next / s->up_panels].expert * s->up_panels + next % s->up_panels;
+
+        up_panel(run, &segments[i / s->up_panels], i % s->up_panels,
+                 ffn->up + (size_t)at * s->up_panel_bytes);
+        poll(run->args);
+    }
+#pragma omp for schedule(guided)
+    for (int64_t i = 0; i < downs; i++) {
+        int64_t next = wtn_min_i64(i + 1, downs - 1);
+        int64_t at =
+            segments[next / s->down_panels].expert * s->down_panels + next % s->down_panels;
+
+        down_panel(run, &segments[i / s->down_panels], i % s->down_panels,
+                   ffn->down + (size_t)at * s->down_panel_bytes);
+        poll(run->args);
+    }
+}
+
+witan_status_t wtn_host_ffn_run(const wtn_ffn_t *ffn, wtn_ffn_args_t *args)
+{
+    const int32_t  threads = args->thread_count < 1 ? 1 : args->thread_count;
+    ffn_run_t      run     = {.ffn = ffn, .args = args};
+    size_t         bytes;
+    witan_status_t status;
+
+    if (args->row_count < 0) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "experts: %" PRId64 " rows", args->row_count);
+    }
+    bytes = carve(&run, args->workspace, &ffn->spec, &ffn->shape, args->row_count,
+                  args->masked_rows_max);
+    if (bytes > args->workspace_bytes) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "experts: %" PRId64 " rows need a workspace of %zu bytes, found %zu",
+                         args->row_count, bytes, args->workspace_bytes);
+    }
+    WTN_TRY(wtn_executor_sort(&run.executor, args->row_expert, args->row_count));
+    WTN_TRY(wtn_executor_choose(&run.executor, args->executor, args->masked_rows_max));
+    args->executor_taken = run.executor.taken;
+    for (int32_t e = 0; e < ffn->spec.expert_count && args->expert_row_counts != NULL; e++) {
+        args->expert_row_counts[e] = run.executor.row_counts[e];
+    }
+    while (wtn_executor_next(&run.executor)) {
+#pragma omp parallel num_threads(threads)
+        run_block(&run);
+    }
+    return WITAN_OK;
+
+fail:
+    return status;
+}
