@@ -4,10 +4,24 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include <witan/types.h>
 
-typedef struct wtn_tier wtn_tier_t;
+#define WTN_DTYPE_COUNT 3
+
+struct wtn_gemm;         /* kernels/gemm/gemm.h */
+struct wtn_ffn_epilogue; /* kernels/ffn/ffn.h */
+
+/* Every slot is filled: a tier that has nothing better holds the function of the tier before it. */
+typedef struct wtn_tier {
+    const char *name;
+    bool (*probe)(char *reason, size_t reason_bytes);
+    const struct wtn_gemm         *gemm[WTN_DTYPE_COUNT]; /* by witan_dtype_t */
+    const struct wtn_ffn_epilogue *epilogue[WTN_DTYPE_COUNT];
+    /* Multiply-adds in registers only: `rounds` rounds; the value is the FLOPs done. */
+    double (*peak[WTN_DTYPE_COUNT])(int64_t rounds);
+} wtn_tier_t;
 
 /* All tiers from the plainest to the fastest; ends with NULL. */
 extern const wtn_tier_t *const wtn_tiers[];

@@ -1,0 +1,34 @@
+#include <stdio.h>
+
+#include "kernels/backend.h"
+#include "kernels/combine/combine.h"
+#include "kernels/ffn/ffn.h"
+#include "kernels/gate/gate.h"
+#include "kernels/gather/gather.h"
+#include "kernels/topk/topk.h"
+
+static bool probe(char *reason, size_t reason_bytes)
+{
+    (void)snprintf(reason, reason_bytes, "runs everywhere");
+    return true;
+}
+
+const wtn_backend_t wtn_backend_host = {
+    .name                 = "host",
+    .probe                = probe,
+    .ffn_create           = wtn_host_ffn_create,
+    .ffn_destroy          = wtn_host_ffn_destroy,
+    .ffn_weight_bytes     = wtn_host_ffn_weight_bytes,
+    .ffn_workspace_bytes  = wtn_host_ffn_workspace_bytes,
+    .ffn_run              = wtn_host_ffn_run,
+    .gate_create          = wtn_host_gate_create,
+    .gate_destroy         = wtn_host_gate_destroy,
+    .gate_weight_bytes    = wtn_host_gate_weight_bytes,
+    .gate_workspace_bytes = wtn_host_gate_workspace_bytes,
+    .gate_run             = wtn_host_gate_run,
+    .topk_workspace_bytes = wtn_host_topk_workspace_bytes,
+    .topk                 = wtn_host_topk,
+    .combine              = wtn_host_combine,
+    .reduce               = wtn_host_reduce,
+    .gather               = wtn_host_gather,
+};
