@@ -1,0 +1,387 @@
+/* The way a token goes, in one screen: witan_forward, and the four steps it is made of.
+ *
+ * hidden_states [T,H]
+ *   -> route     gate GEMM, scores, top-k                    ids [T,K], weights [T,K]
+ *   -> dispatch  one copy of a token per destination rank    round by round
+ *   -> experts   up GEMM + activation, down GEMM             the shared expert while tokens travel
+ *   -> combine   rows return; y = shared + sum over k of w * row, fp32, rounded once
+ * hidden_states [T,H]
+ */
+#include <inttypes.h>
+#include <string.h>
+
+#include "core/error.h"
+#include "core/util.h"
+#include "dispatch/plan.h"
+
+static witan_status_t check_arrays(const witan_plan_t *plan, const char *step, int64_t token_count,
+                                   const void *a, const void *b);
+static witan_status_t begin_rounds(witan_plan_t *plan, const void *hidden);
+static witan_status_t shared_expert(witan_plan_t *plan);
+static witan_status_t finish(witan_plan_t *plan, void *output);
+
+witan_status_t witan_forward(witan_plan_t *plan, const witan_forward_args_t *args)
+{
+    uint64_t       since = wtn_now_ns();
+    bool           ahead = plan != NULL && plan->shape.round_slots > 1;
+    witan_status_t status;
+
+    if (plan == NULL || args == NULL || args->struct_bytes != sizeof(*args)) {
+        status = WTN_ERROR(WITAN_E_ARGUMENT, "forward: null pointer or wrong struct_bytes");
+        return plan == NULL ? status : wtn_plan_fail(plan, status);
+    }
+    WTN_TRY(check_arrays(plan, "forward", args->token_count, args->hidden, args->output));
+    WTN_TRY(witan_route(plan, args->token_count, args->hidden));
+    WTN_TRY(begin_rounds(plan, args->hidden));
+    since = wtn_now_ns();
+    WTN_TRY(wtn_round_post(plan));
+    wtn_plan_account(plan, WITAN_PHASE_DISPATCH, &since);
+    WTN_TRY(shared_expert(plan));
+    wtn_plan_account(plan, WITAN_PHASE_SHARED, &since);
+    for (int64_t r = 0; r < plan->round_count; r++) {
+        WTN_TRY(wtn_round_wait(plan, r)); /* the first tells how many rounds there are */
+        if (ahead && plan->round_next < plan->round_count) {
+            WTN_TRY(wtn_round_post(plan)); /* travels while the experts of r compute */
+        }
+        wtn_plan_account(plan, WITAN_PHASE_DISPATCH, &since);
+        WTN_TRY(wtn_round_compute(plan, r));
+        wtn_plan_account(plan, WITAN_PHASE_EXPERTS, &since);
+        WTN_TRY(wtn_round_return(plan, r));
+        if (!ahead && plan->round_next < plan->round_count) {
+            WTN_TRY(wtn_round_post(plan));
+        }
+        wtn_plan_account(plan, WITAN_PHASE_COMBINE, &since);
+        plan->round_done = r + 1;
+    }
+    WTN_TRY(finish(plan, args->output));
+    return WITAN_OK;
+
+fail:
+    return wtn_plan_fail(plan, status);
+}
+
+/* What may be wrong with a step's arrays. T = 0 needs none. */
+static witan_status_t check_arrays(const witan_plan_t *plan, const char *step, int64_t token_count,
+                                   const void *a, const void *b)
+{
+    if (plan->state == WTN_PLAN_BROKEN) {
+        return WTN_ERROR(WITAN_E_STATE, "%s: an earlier step of this plan failed", step);
+    }
+    if (token_count < 0 || token_count > plan->config.token_count_max) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "%s: %" PRId64 " tokens, the plan allows 0 to %" PRId64,
+                         step, token_count, plan->config.token_count_max);
+    }
+    if (token_count > 0 && (a == NULL || b == NULL)) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "%s: an array is NULL", step);
+    }
+    return WITAN_OK;
+}
+
+/* Gate and top-k, a block of tokens at a time so that the logits stay in cache. */
+static witan_status_t route_block(witan_plan_t *plan, int64_t begin, int64_t count,
+                                  const void *hidden)
+{
+    const witan_layer_t *layer   = plan->layer;
+    const wtn_layout_t  *layout  = &layer->layout;
+    int32_t              threads = layer->group->thread_count;
+    wtn_gate_args_t      gate    = {
+                .x               = (const char *)hidden + (size_t)begin * layout->row_bytes,
+                .token_count     = count,
+                .logits          = plan->logits,
+                .workspace       = plan->scratch,
+                .workspace_bytes = plan->scratch_bytes,
+                .thread_count    = threads,
+    };
+    wtn_topk_args_t topk = {
+        .routing         = &layout->config.routing,
+        .expert_count    = layout->config.expert_count,
+        .topk            = layout->config.topk,
+        .logits          = plan->logits,
+        .bias            = layer->router_bias,
+        .correction_bias = layer->correction_bias,
+        .token_count     = count,
+        .ids             = plan->ids + begin * layout->config.topk,
+        .weights         = plan->weights + begin * layout->config.topk,
+        .workspace       = plan->scratch,
+        .workspace_bytes = plan->scratch_bytes,
+        .thread_count    = threads,
+    };
+    witan_status_t status = layout->backend->gate_run(layer->router, &gate);
+
+    return status == WITAN_OK ? layout->backend->topk(&topk) : status;
+}
+
+static void start_step(witan_plan_t *plan, int64_t token_count)
+{
+    plan->token_count = token_count;
+    plan->state       = WTN_PLAN_EMPTY;
+    memset(plan->phase_ns, 0, sizeof(plan->phase_ns));
+}
+
+static void plan_step(witan_plan_t *plan, uint64_t *since)
+{
+    wtn_schedule(plan);
+    plan->state       = WTN_PLAN_ROUTED;
+    plan->round_next  = 0;
+    plan->round_done  = 0;
+    plan->round_count = 1;
+    wtn_plan_account(plan, WITAN_PHASE_PLAN, since);
+}
+
+witan_status_t witan_route(witan_plan_t *plan, int64_t token_count, const void *hidden)
+{
+    uint64_t       since = wtn_now_ns();
+    witan_status_t status;
+
+    if (plan == NULL) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "route: plan is NULL");
+    }
+    WTN_TRY(check_arrays(plan, "route", token_count, hidden, hidden));
+    start_step(plan, token_count);
+    for (int64_t begin = 0; begin < token_count; begin += plan->shape.route_block) {
+        WTN_TRY(route_block(plan, begin, wtn_min_i64(plan->shape.route_block, token_count - begin),
+                            hidden));
+    }
+    wtn_plan_account(plan, WITAN_PHASE_ROUTE, &since);
+    plan_step(plan, &since);
+
+fail:
+    return status;
+}
+
+witan_status_t witan_plan_import(witan_plan_t *plan, int64_t token_count, const int32_t *ids,
+                                 const float *weights)
+{
+    uint64_t       since = wtn_now_ns();
+    int32_t        topk, expert_count;
+    witan_status_t status;
+
+    if (plan == NULL) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "import: plan is NULL");
+    }
+    topk         = plan->layer->layout.config.topk;
+    expert_count = plan->layer->layout.config.expert_count;
+    WTN_TRY(check_arrays(plan, "import", token_count, ids, weights));
+    for (int64_t i = 0; i < token_count * topk; i++) {
+        if (ids[i] < -1 || ids[i] >= expert_count) {
+            return WTN_ERROR(WITAN_E_ARGUMENT,
+                             "import: ids[%" PRId64 "][%" PRId64 "]: expected -1 to %" PRId32
+                             ", found %" PRId32,
+                             i / topk, i % topk, expert_count - 1, ids[i]);
+        }
+    }
+    start_step(plan, token_count);
+    if (token_count > 0) {
+        memcpy(plan->ids, ids, (size_t)(token_count * topk) * sizeof(*ids));
+        memcpy(plan->weights, weights, (size_t)(token_count * topk) * sizeof(*weights));
+    }
+    plan_step(plan, &since);
+
+fail:
+    return status;
+}
+
+/* Before the first round: nothing sent, nothing known of the sources but ourselves. */
+static witan_status_t begin_rounds(witan_plan_t *plan, const void *hidden)
+{
+    if (plan->token_count > 0 && hidden == NULL) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "dispatch: hidden is NULL");
+    }
+    plan->hidden           = hidden;
+    plan->recv_token_count = plan->recv_row_count = 0;
+    plan->step++;
+    memset(plan->expert_row_counts, 0,
+           (size_t)plan->layer->layout.local_count * sizeof(*plan->expert_row_counts));
+    memset(plan->rank_send_bytes, 0, (size_t)plan->ep * sizeof(*plan->rank_send_bytes));
+    memset(plan->source_rounds, 0, (size_t)plan->ep * sizeof(*plan->source_rounds));
+    plan->source_rounds[plan->me] = (uint64_t)plan->send_rounds[plan->me];
+    return WITAN_OK;
+}
+
+/* The shared expert of this rank's own tokens, and its gate. */
+static witan_status_t shared_expert(witan_plan_t *plan)
+{
+    const witan_layer_t *layer   = plan->layer;
+    const wtn_layout_t  *layout  = &layer->layout;
+    int32_t              threads = layer->group->thread_count;
+    wtn_ffn_args_t       args    = {
+                 .x               = plan->hidden,
+                 .out             = plan->shared_rows,
+                 .row_count       = plan->token_count,
+                 .workspace       = plan->scratch,
+                 .workspace_bytes = plan->scratch_bytes,
+                 .thread_count    = threads,
+    };
+    witan_status_t status = WITAN_OK;
+
+    for (int64_t t = 0; layer->shared_gate != NULL && t < plan->token_count;
+         t += plan->shape.route_block) {
+        wtn_gate_args_t gate = {
+            .x               = (const char *)plan->hidden + (size_t)t * layout->row_bytes,
+            .token_count     = wtn_min_i64(plan->shape.route_block, plan->token_count - t),
+            .logits          = plan->shared_logit + t,
+            .workspace       = plan->scratch,
+            .workspace_bytes = plan->scratch_bytes,
+            .thread_count    = threads,
+        };
+
+        WTN_TRY(layout->backend->gate_run(layer->shared_gate, &gate));
+    }
+    if (layer->shared != NULL && plan->token_count > 0) {
+        WTN_TRY(layout->backend->ffn_run(layer->shared, &args));
+    }
+
+fail:
+    return status;
+}
+
+static witan_status_t sum_over_tensor_group(witan_plan_t *plan, void *output)
+{
+    const wtn_layout_t  *layout = &plan->layer->layout;
+    wtn_allreduce_args_t args   = {
+          .peers        = plan->tensor_peers,
+          .peer_count   = plan->tp,
+          .mine         = layout->folding.tensor_index,
+          .channel      = plan->channel,
+          .partial      = plan->partial,
+          .count        = plan->token_count * layout->config.hidden_size,
+          .out_dtype    = layout->config.dtype,
+          .out          = output,
+          .scratch      = plan->scratch,
+          .requests     = plan->reduce_requests,
+          .thread_count = plan->layer->group->thread_count,
+          .watch        = plan->watch,
+          .reduce       = layout->backend->reduce,
+    };
+
+    return wtn_allreduce(plan->comm, &args);
+}
+
+/* All rows are under way or here: wait for them and sum them in order of k. */
+static witan_status_t finish(witan_plan_t *plan, void *output)
+{
+    const wtn_layout_t *layout = &plan->layer->layout;
+    bool                exact  = plan->config.combine == WITAN_COMBINE_EXACT;
+    uint64_t            since  = wtn_now_ns();
+    wtn_combine_args_t  args   = {
+           .token_count  = plan->token_count,
+           .hidden_size  = layout->config.hidden_size,
+           .slot_count   = plan->shape.slots_per_token,
+           .dtype        = layout->config.dtype,
+           .out_dtype    = plan->tp > 1 ? WITAN_F32 : layout->config.dtype,
+           .rows         = plan->rows,
+           .row_index    = plan->sum_index,
+           .weights      = exact ? plan->weights : NULL,
+           .shared       = plan->layer->shared != NULL ? plan->shared_rows : NULL,
+           .shared_logit = plan->layer->shared_gate != NULL ? plan->shared_logit : NULL,
+           .out          = plan->tp > 1 ? (void *)plan->partial : output,
+           .thread_count = plan->layer->group->thread_count,
+    };
+    witan_status_t status;
+
+    WTN_TRY(check_arrays(plan, "combine", plan->token_count, output, output));
+    for (int32_t i = 0; i < plan->shape.round_slots; i++) {
+        WTN_TRY(wtn_round_drain(plan, &plan->rounds[i]));
+    }
+    layout->backend->combine(&args);
+    wtn_plan_account(plan, WITAN_PHASE_COMBINE, &since);
+    if (plan->tp > 1) {
+        WTN_TRY(sum_over_tensor_group(plan, output));
+        wtn_plan_account(plan, WITAN_PHASE_REDUCE, &since);
+    }
+    plan->state = WTN_PLAN_DONE;
+
+fail:
+    return status;
+}
+
+/* A step called alone: is it its turn? */
+static witan_status_t check_turn(const witan_plan_t *plan, const char *step, wtn_plan_state_t turn,
+                                 const char *before)
+{
+    if (plan->state == WTN_PLAN_BROKEN) {
+        return WTN_ERROR(WITAN_E_STATE, "%s: an earlier step of this plan failed", step);
+    }
+    if (plan->state != turn) {
+        return WTN_ERROR(WITAN_E_STATE, "%s: called before %s", step, before);
+    }
+    return WITAN_OK;
+}
+
+witan_status_t witan_dispatch(witan_plan_t *plan, const void *hidden)
+{
+    uint64_t       since = wtn_now_ns();
+    witan_status_t status;
+
+    if (plan == NULL) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "dispatch: plan is NULL");
+    }
+    WTN_TRY(check_turn(plan, "dispatch", WTN_PLAN_ROUTED, "route or import"));
+    if (plan->round_next == 0) {
+        WTN_TRY(begin_rounds(plan, hidden));
+    } else if (hidden != plan->hidden) {
+        status = WTN_ERROR(WITAN_E_ARGUMENT, "dispatch: hidden differs from that of round 0");
+        goto fail;
+    }
+    WTN_TRY(wtn_round_post(plan));
+    wtn_plan_account(plan, WITAN_PHASE_DISPATCH, &since);
+    if (plan->round_next == 1) {
+        WTN_TRY(shared_expert(plan));
+        wtn_plan_account(plan, WITAN_PHASE_SHARED, &since);
+    }
+    WTN_TRY(wtn_round_wait(plan, plan->round_next - 1));
+    wtn_plan_account(plan, WITAN_PHASE_DISPATCH, &since);
+    plan->state = WTN_PLAN_DISPATCHED;
+    return WITAN_OK;
+
+fail:
+    return wtn_plan_fail(plan, status);
+}
+
+witan_status_t witan_experts(witan_plan_t *plan)
+{
+    uint64_t       since = wtn_now_ns();
+    witan_status_t status;
+
+    if (plan == NULL) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "experts: plan is NULL");
+    }
+    WTN_TRY(check_turn(plan, "experts", WTN_PLAN_DISPATCHED, "dispatch"));
+    WTN_TRY(wtn_round_compute(plan, plan->round_next - 1));
+    wtn_plan_account(plan, WITAN_PHASE_EXPERTS, &since);
+    plan->state = WTN_PLAN_COMPUTED;
+    return WITAN_OK;
+
+fail:
+    return wtn_plan_fail(plan, status);
+}
+
+witan_status_t witan_combine(witan_plan_t *plan, void *output)
+{
+    uint64_t       since = wtn_now_ns();
+    witan_status_t status;
+
+    if (plan == NULL) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "combine: plan is NULL");
+    }
+    WTN_TRY(check_turn(plan, "combine", WTN_PLAN_COMPUTED, "experts"));
+    WTN_TRY(wtn_round_return(plan, plan->round_next - 1));
+    wtn_plan_account(plan, WITAN_PHASE_COMBINE, &since);
+    plan->round_done = plan->round_next;
+    plan->state      = WTN_PLAN_ROUTED;
+    if (plan->round_done == plan->round_count) {
+        WTN_TRY(finish(plan, output));
+    }
+    return WITAN_OK;
+
+fail:
+    return wtn_plan_fail(plan, status);
+}
+
+int64_t witan_plan_rounds_left(const witan_plan_t *plan)
+{
+    if (plan == NULL || plan->state == WTN_PLAN_EMPTY || plan->state == WTN_PLAN_BROKEN) {
+        return 0;
+    }
+    return plan->round_count - plan->round_done;
+}

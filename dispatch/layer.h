@@ -1,0 +1,22 @@
+/* The layer object, for the folders that look inside. */
+#ifndef WTN_LAYER_INTERNAL_H
+#define WTN_LAYER_INTERNAL_H
+
+#include <witan/layer.h>
+
+#include "comm/group.h"
+#include "dispatch/layout.h"
+
+struct witan_layer {
+    witan_group_t *group;
+    wtn_layout_t   layout;
+    char           family[32];
+    wtn_ffn_t     *experts; /* NULL: this rank holds none */
+    wtn_ffn_t     *shared;  /* NULL: there is none */
+    wtn_gate_t    *router;
+    wtn_gate_t    *shared_gate;
+    float         *router_bias;     /* [E] or NULL */
+    float         *correction_bias; /* [E] or NULL */
+};
+
+#endif

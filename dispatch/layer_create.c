@@ -1,0 +1,245 @@
+/* Making layers: configuration checked and agreed on, weights pulled and packed. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "core/error.h"
+#include "core/util.h"
+#include "dispatch/layer.h"
+#include "experts/hf.h"
+
+void witan_load_options_init(witan_load_options_t *options)
+{
+    *options = (witan_load_options_t){.struct_bytes = sizeof(*options),
+                                      .backend      = "auto",
+                                      .kernel_tier  = "auto"};
+}
+
+/* Weights that report how far reading has come. */
+typedef struct reporting {
+    witan_weights_t             inner;
+    const witan_load_options_t *options;
+    int64_t                     bytes_done, bytes_total;
+} reporting_t;
+
+static witan_status_t reporting_read(void *context, const witan_weight_slice_t *slice, void *out)
+{
+    reporting_t   *reporting = context;
+    witan_status_t status    = reporting->inner.read(reporting->inner.context, slice, out);
+
+    reporting->bytes_done +=
+        slice->row_count * slice->col_count * (int64_t)witan_dtype_bytes(slice->dtype);
+    reporting->options->progress(reporting->options->progress_context,
+                                 wtn_min_i64(reporting->bytes_done, reporting->bytes_total),
+                                 reporting->bytes_total);
+    return status;
+}
+
+/* A [1, count] tensor as fp32, or NULL where the layer has none. */
+static witan_status_t read_vector(const witan_weights_t *weights, witan_weight_t weight,
+                                  bool present, int64_t count, float **out)
+{
+    witan_weight_slice_t slice = {
+        .weight    = weight,
+        .expert    = -1,
+        .row_count = 1,
+        .col_count = count,
+        .dtype     = WITAN_F32,
+    };
+
+    *out = NULL;
+    if (!present) {
+        return WITAN_OK;
+    }
+    *out = calloc((size_t)count, sizeof(**out));
+    if (*out == NULL) {
+        return WTN_ERROR(WITAN_E_MEMORY, "layer: %" PRId64 " floats", count);
+    }
+    return weights->read(weights->context, &slice, *out);
+}
+
+static witan_status_t pull_weights(witan_layer_t *layer, const witan_weights_t *weights)
+{
+    const wtn_layout_t    *layout  = &layer->layout;
+    const wtn_backend_t   *backend = layout->backend;
+    const witan_routing_t *routing = &layout->config.routing;
+    witan_status_t         status;
+
+    WTN_TRY(backend->gate_create(&layer->router, &layout->router, weights));
+    WTN_TRY(read_vector(weights, WITAN_WEIGHT_ROUTER_BIAS, routing->has_bias,
+                        layout->config.expert_count, &layer->router_bias));
+    WTN_TRY(read_vector(weights, WITAN_WEIGHT_ROUTER_CORRECTION, routing->has_correction_bias,
+                        layout->config.expert_count, &layer->correction_bias));
+    if (layout->shared_gate.out_count > 0) {
+        WTN_TRY(backend->gate_create(&layer->shared_gate, &layout->shared_gate, weights));
+    }
+    if (layout->shared.hidden_size > 0) {
+        WTN_TRY(backend->ffn_create(&layer->shared, &layout->shared, weights));
+    }
+    if (layout->experts.expert_count > 0) {
+        WTN_TRY(backend->ffn_create(&layer->experts, &layout->experts, weights));
+    }
+
+fail:
+    return status;
+}
+
+/* What witan_layer_create and witan_layer_load share. `status` is how far the caller got; with a
+ * failure the rank still takes part until all know. Collective. */
+static witan_status_t create(witan_layer_t **out, witan_group_t *group,
+                             const witan_layer_config_t *config, const witan_weights_t *weights,
+                             const char *family, uint64_t digest, witan_status_t status)
+{
+    const wtn_folding_t folding = {
+        .expert_parallel = group->expert_parallel,
+        .tensor_parallel = group->tensor_parallel,
+        .data_parallel   = group->data_parallel,
+        .expert_index    = group->expert_index,
+        .tensor_index    = group->tensor_index,
+        .data_index      = group->data_index,
+    };
+    wtn_field_t    fields[WTN_FIELDS_MAX];
+    size_t         field_count = 0;
+    witan_layer_t *layer       = NULL;
+
+    if (status == WITAN_OK) {
+        layer = calloc(1, sizeof(*layer));
+        if (layer == NULL) {
+            status = WTN_ERROR(WITAN_E_MEMORY, "layer: %zu bytes", sizeof(*layer));
+        } else {
+            status = wtn_layout_make(&layer->layout, config, &folding);
+        }
+    }
+    if (status == WITAN_OK) {
+        layer->group = group;
+        (void)snprintf(layer->family, sizeof(layer->family), "%s", family);
+        field_count = wtn_layout_fields(&layer->layout, fields);
+        wtn_field_set(&fields[field_count++], "family", "%s", family);
+        wtn_field_set(&fields[field_count++], "files (digest)", "%016" PRIx64, digest);
+    }
+    WTN_TRY(wtn_agree(&group->comm, "layer", status, fields, field_count));
+    status = pull_weights(layer, weights);
+    WTN_TRY(wtn_agree(&group->comm, "layer", status, NULL, 0));
+    *out = layer;
+    return WITAN_OK;
+
+fail:
+    witan_layer_destroy(layer);
+    return status;
+}
+
+witan_status_t witan_layer_create(witan_layer_t **out, witan_group_t *group,
+                                  const witan_layer_config_t *config,
+                                  const witan_weights_t      *weights)
+{
+    witan_status_t status = WITAN_OK;
+
+    if (out == NULL || group == NULL) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "layer: out or group is NULL");
+    }
+    *out = NULL;
+    if (config == NULL || weights == NULL || weights->read == NULL) {
+        status = WTN_ERROR(WITAN_E_ARGUMENT, "layer: config or weights is NULL");
+    }
+    return create(out, group, config, weights, "", 0, status);
+}
+
+static witan_status_t apply_options(witan_layer_config_t       *config,
+                                    const witan_load_options_t *options)
+{
+    if (options->struct_bytes != sizeof(*options)) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "load: struct_bytes: expected %zu, found %zu (witan_load_options_init)",
+                         sizeof(*options), options->struct_bytes);
+    }
+    if (options->expert_owner != NULL && options->expert_owner_count != config->expert_count) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "load: expert_owner_count: expected %" PRId32 ", found %" PRId32,
+                         config->expert_count, options->expert_owner_count);
+    }
+    config->backend      = options->backend;
+    config->kernel_tier  = options->kernel_tier;
+    config->expert_owner = options->expert_owner;
+    return WITAN_OK;
+}
+
+witan_status_t witan_layer_load(witan_layer_t **out, witan_group_t *group, const char *folder,
+                                int32_t layer_index, const witan_load_options_t *options)
+{
+    witan_load_options_t defaults;
+    witan_layer_config_t config = {0};
+    reporting_t          reporting;
+    witan_weights_t      weights = {0};
+    wtn_hf_t            *hf      = NULL;
+    witan_status_t       status;
+
+    if (out == NULL || group == NULL) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "load: out or group is NULL");
+    }
+    *out = NULL;
+    witan_load_options_init(&defaults);
+    options = options == NULL ? &defaults : options;
+    if (folder == NULL) {
+        status = WTN_ERROR(WITAN_E_ARGUMENT, "load: folder is NULL");
+    } else {
+        status = wtn_hf_open(&hf, folder, layer_index);
+    }
+    if (status == WITAN_OK) {
+        config  = *wtn_hf_config(hf);
+        weights = wtn_hf_weights(hf);
+        status  = apply_options(&config, options);
+    }
+    if (status == WITAN_OK && options->progress != NULL) {
+        reporting = (reporting_t){.inner = weights, .options = options};
+        /* The routed experts of an even share: near enough for a progress line. */
+        reporting.bytes_total =
+            (config.activation.gated ? 3 : 2) * config.hidden_size * config.inter_size *
+            (int64_t)witan_dtype_bytes(config.dtype) *
+            wtn_ceil_div(config.expert_count, group->expert_parallel * group->tensor_parallel);
+        weights = (witan_weights_t){.context = &reporting, .read = reporting_read};
+    }
+    status = create(out, group, &config, &weights, hf == NULL ? "" : wtn_hf_family(hf),
+                    hf == NULL ? 0 : wtn_hf_digest(hf), status);
+    wtn_hf_close(hf);
+    return status;
+}
+
+witan_status_t witan_layer_info(const witan_layer_t *layer, witan_layer_info_t *info)
+{
+    if (layer == NULL || info == NULL || info->struct_bytes != sizeof(*info)) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "layer info: null pointer or wrong struct_bytes");
+    }
+    *info = (witan_layer_info_t){
+        .struct_bytes       = sizeof(*info),
+        .config             = layer->layout.config,
+        .backend            = layer->layout.config.backend,
+        .kernel_tier        = layer->layout.config.kernel_tier,
+        .family             = layer->family,
+        .local_expert_count = layer->layout.local_count,
+        .local_experts      = layer->layout.local_experts,
+        .local_inter_begin  = layer->layout.experts.inter_begin,
+        .local_inter_end    = layer->layout.experts.inter_end,
+        .weight_bytes       = wtn_layout_weight_bytes(&layer->layout),
+    };
+    return WITAN_OK;
+}
+
+void witan_layer_destroy(witan_layer_t *layer)
+{
+    const wtn_backend_t *backend;
+
+    if (layer == NULL) {
+        return;
+    }
+    backend = layer->layout.backend;
+    if (backend != NULL) {
+        backend->ffn_destroy(layer->experts);
+        backend->ffn_destroy(layer->shared);
+        backend->gate_destroy(layer->router);
+        backend->gate_destroy(layer->shared_gate);
+    }
+    free(layer->router_bias);
+    free(layer->correction_bias);
+    wtn_layout_free(&layer->layout);
+    free(layer);
+}

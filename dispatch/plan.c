@@ -1,0 +1,356 @@
+/* Plans: creation, destruction, statistics. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/error.h"
+#include "core/util.h"
+#include "dispatch/plan.h"
+
+const char *witan_phase_name(witan_phase_t phase)
+{
+    static const char *const names[WITAN_PHASE_COUNT] = {
+#define PHASE_NAME(name, text) text,
+        WITAN_PHASE_LIST(PHASE_NAME)
+#undef PHASE_NAME
+    };
+
+    return (unsigned)phase < WITAN_PHASE_COUNT ? names[phase] : "?";
+}
+
+void wtn_plan_account(witan_plan_t *plan, witan_phase_t phase, uint64_t *since_ns)
+{
+    uint64_t now = wtn_now_ns();
+
+    plan->phase_ns[phase] += (int64_t)(now - *since_ns);
+    *since_ns = now;
+}
+
+/* A peer that failed or fell silent is known to all by its own notice or their own deadline; what
+ * only this rank has found, it tells. Alone, a refused argument costs nothing but the call. */
+witan_status_t wtn_plan_fail(witan_plan_t *plan, witan_status_t status)
+{
+    bool alone = plan->ep * plan->tp == 1;
+
+    if (alone && (status == WITAN_E_ARGUMENT || status == WITAN_E_STATE)) {
+        return status;
+    }
+    if (plan->state != WTN_PLAN_BROKEN && !alone && status != WITAN_E_PEER &&
+        status != WITAN_E_TIMEOUT) {
+        wtn_watch_raise(plan->watch, status);
+    }
+    plan->state = WTN_PLAN_BROKEN;
+    return status;
+}
+
+static witan_status_t list_peers(witan_plan_t *plan, const witan_group_t *group)
+{
+    plan->expert_peers = calloc((size_t)plan->ep, sizeof(int32_t));
+    plan->tensor_peers = calloc((size_t)plan->tp, sizeof(int32_t));
+    if (plan->expert_peers == NULL || plan->tensor_peers == NULL) {
+        return WTN_ERROR(WITAN_E_MEMORY, "plan: %" PRId32 " peers", plan->ep + plan->tp);
+    }
+    for (int32_t j = 0; j < plan->ep; j++) {
+        plan->expert_peers[j] = wtn_group_expert_peer(group, j);
+    }
+    for (int32_t i = 0; i < plan->tp; i++) {
+        plan->tensor_peers[i] = wtn_group_tensor_peer(group, i);
+    }
+    return WITAN_OK;
+}
+
+/* Ranks that may send this plan a fault notice: the expert peers, and the tensor peers but
+ * ourselves. */
+static witan_status_t open_watch(witan_plan_t *plan)
+{
+    int32_t        count = 0;
+    int32_t       *peers = calloc((size_t)(plan->ep + plan->tp), sizeof(*peers));
+    witan_status_t status;
+
+    if (peers == NULL) {
+        return WTN_ERROR(WITAN_E_MEMORY, "plan: %" PRId32 " peers", plan->ep + plan->tp);
+    }
+    for (int32_t j = 0; j < plan->ep; j++) {
+        peers[count++] = plan->expert_peers[j];
+    }
+    for (int32_t i = 0; i < plan->tp; i++) {
+        if (plan->tensor_peers[i] != plan->comm->rank) {
+            peers[count++] = plan->tensor_peers[i];
+        }
+    }
+    status = wtn_watch_open(&plan->watch, plan->comm, plan->channel, peers, count);
+    free(peers);
+    return status;
+}
+
+/* Every source's token_count_max, by expert index. Collective. */
+static witan_status_t gather_token_maxima(witan_plan_t *plan, int64_t *token_maxima)
+{
+    int64_t        mine = plan->config.token_count_max;
+    int64_t       *all  = calloc((size_t)plan->comm->size, sizeof(*all));
+    witan_status_t status;
+
+    status = all == NULL ? WTN_ERROR(WITAN_E_MEMORY, "plan: %" PRId32 " counts", plan->comm->size)
+                         : WITAN_OK;
+    WTN_TRY(wtn_agree(plan->comm, "plan", status, NULL, 0));
+    WTN_TRY(wtn_allgather(plan->comm, &mine, sizeof(mine), all, "plan"));
+    for (int32_t j = 0; j < plan->ep; j++) {
+        token_maxima[j] = all[plan->expert_peers[j]];
+    }
+    free(all);
+    return WITAN_OK;
+
+fail:
+    return status; /* `all` stays: a late peer may still write it */
+}
+
+static witan_status_t take_memory(witan_plan_t *plan)
+{
+    const wtn_layout_t *layout  = &plan->layer->layout;
+    int32_t             threads = plan->layer->group->thread_count;
+    wtn_carver_t        carver  = {0};
+
+    wtn_plan_carve(plan, layout, threads, &carver);
+    plan->arena_bytes = carver.bytes;
+    if (plan->config.workspace != NULL) {
+        if (plan->config.workspace_bytes < plan->arena_bytes ||
+            (uintptr_t)plan->config.workspace % WTN_CACHE_LINE_BYTES != 0) {
+            return WTN_ERROR(WITAN_E_ARGUMENT,
+                             "plan: workspace: expected %zu bytes aligned to %d, found %zu at %p",
+                             plan->arena_bytes, WTN_CACHE_LINE_BYTES, plan->config.workspace_bytes,
+                             plan->config.workspace);
+        }
+        plan->arena = plan->config.workspace;
+    } else {
+        plan->arena       = plan->arena_bytes == SIZE_MAX ? NULL : wtn_alloc(plan->arena_bytes);
+        plan->arena_owned = true;
+    }
+    if (plan->arena == NULL) {
+        return WTN_ERROR(WITAN_E_MEMORY, "plan: %zu bytes of workspace", plan->arena_bytes);
+    }
+    carver = (wtn_carver_t){.base = plan->arena};
+    wtn_plan_carve(plan, layout, threads, &carver);
+    for (int32_t i = 0; i < plan->shape.round_slots; i++) {
+        wtn_round_t *round = &plan->rounds[i];
+
+        round->index = -1;
+        memset(round->requests, 0, WTN_REQUEST_KINDS * (size_t)plan->ep * sizeof(*round->requests));
+    }
+    memset(plan->reduce_requests, 0, 2 * (size_t)plan->tp * sizeof(*plan->reduce_requests));
+    memset(plan->expert_row_counts, 0, (size_t)layout->local_count * sizeof(int64_t));
+    memset(plan->expert_token_counts, 0, (size_t)layout->config.expert_count * sizeof(int64_t));
+    memset(plan->rank_row_counts, 0, (size_t)plan->ep * sizeof(int64_t));
+    memset(plan->rank_send_bytes, 0, (size_t)plan->ep * sizeof(int64_t));
+    return WITAN_OK;
+}
+
+static witan_status_t agree_on_config(witan_plan_t *plan, witan_status_t status)
+{
+    const witan_plan_config_t *config = &plan->config;
+    wtn_field_t                fields[7];
+
+    wtn_field_set(&fields[0], "pair_token_count_max", "%" PRId64, config->pair_token_count_max);
+    wtn_field_set(&fields[1], "pair_row_count_max", "%" PRId64, config->pair_row_count_max);
+    wtn_field_set(&fields[2], "chunk_count", "%" PRId32, config->chunk_count);
+    wtn_field_set(&fields[3], "combine", "%d", (int)config->combine);
+    wtn_field_set(&fields[4], "executor", "%d", (int)config->executor);
+    wtn_field_set(&fields[5], "masked_rows_max", "%" PRId32, config->masked_rows_max);
+    wtn_field_set(&fields[6], "channel", "%" PRId32, plan->channel);
+    return wtn_agree(plan->comm, "plan", status, fields, WTN_COUNT_OF(fields));
+}
+
+witan_status_t witan_plan_create(witan_plan_t **out, witan_layer_t *layer,
+                                 const witan_plan_config_t *config)
+{
+    witan_plan_t   fallback     = {0};
+    witan_plan_t  *plan         = NULL;
+    int64_t       *token_maxima = NULL;
+    witan_group_t *group;
+    witan_status_t status = WITAN_OK;
+
+    if (out == NULL || layer == NULL) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "plan: out or layer is NULL");
+    }
+    *out  = NULL;
+    group = layer->group;
+    if (config == NULL) {
+        status = WTN_ERROR(WITAN_E_ARGUMENT, "plan: config is NULL");
+    } else {
+        plan         = calloc(1, sizeof(*plan));
+        token_maxima = calloc((size_t)group->expert_parallel, sizeof(*token_maxima));
+        if (plan == NULL || token_maxima == NULL) {
+            status = WTN_ERROR(WITAN_E_MEMORY, "plan: %zu bytes", sizeof(*plan));
+            free(plan);
+            plan = NULL;
+        }
+    }
+    if (plan == NULL) { /* still tell the peers */
+        fallback.comm    = &group->comm;
+        fallback.channel = group->comm.channel_next++;
+        free(token_maxima);
+        return agree_on_config(&fallback, status);
+    }
+    plan->layer   = layer;
+    plan->comm    = &group->comm;
+    plan->config  = *config;
+    plan->ep      = group->expert_parallel;
+    plan->tp      = group->tensor_parallel;
+    plan->me      = group->expert_index;
+    plan->channel = group->comm.channel_next++;
+    status        = list_peers(plan, group);
+    if (status == WITAN_OK) { /* checks the configuration; the true sizes follow */
+        status = wtn_plan_shape_make(&plan->shape, &layer->layout, config, token_maxima);
+        wtn_plan_shape_free(&plan->shape);
+    }
+    WTN_TRY(agree_on_config(plan, status));
+    WTN_TRY(gather_token_maxima(plan, token_maxima));
+    status = wtn_plan_shape_make(&plan->shape, &layer->layout, config, token_maxima);
+    if (status == WITAN_OK) {
+        status = take_memory(plan);
+    }
+    if (status == WITAN_OK) {
+        status = open_watch(plan);
+    }
+    WTN_TRY(wtn_agree(plan->comm, "plan", status, NULL, 0));
+    free(token_maxima);
+    *out = plan;
+    return WITAN_OK;
+
+fail:
+    free(token_maxima);
+    witan_plan_destroy(plan);
+    return status;
+}
+
+/* Requests a peer may still serve. */
+static size_t cancel_all(witan_plan_t *plan)
+{
+    size_t left = 0;
+
+    if (plan->arena == NULL) {
+        return 0;
+    }
+    for (int32_t i = 0; i < plan->shape.round_slots; i++) {
+        left +=
+            wtn_cancel(plan->comm, plan->rounds[i].requests, WTN_REQUEST_KINDS * (size_t)plan->ep);
+    }
+    return left + wtn_cancel(plan->comm, plan->reduce_requests, 2 * (size_t)plan->tp);
+}
+
+void witan_plan_destroy(witan_plan_t *plan)
+{
+    size_t left;
+
+    if (plan == NULL) {
+        return;
+    }
+    left = cancel_all(plan);
+    wtn_watch_close(plan->watch);
+    if (plan->arena_owned && left == 0) {
+        wtn_free(plan->arena); /* else it stays: a woken peer must not write into reused memory */
+    }
+    wtn_plan_shape_free(&plan->shape);
+    free(plan->expert_peers);
+    free(plan->tensor_peers);
+    free(plan);
+}
+
+witan_status_t witan_plan_routing(const witan_plan_t *plan, const int32_t **ids,
+                                  const float **weights)
+{
+    if (plan == NULL || ids == NULL || weights == NULL) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "routing: a pointer is NULL");
+    }
+    if (plan->state == WTN_PLAN_EMPTY) {
+        return WTN_ERROR(WITAN_E_STATE, "routing: called before route or import");
+    }
+    *ids     = plan->ids;
+    *weights = plan->weights;
+    return WITAN_OK;
+}
+
+/* max / mean, and 1 where there is nothing. */
+static double imbalance_of(const int64_t *counts, int32_t count)
+{
+    int64_t most = 0, sum = 0;
+
+    for (int32_t i = 0; i < count; i++) {
+        most = wtn_max_i64(most, counts[i]);
+        sum += counts[i];
+    }
+    return sum == 0 ? 1.0 : (double)most * count / (double)sum;
+}
+
+witan_status_t witan_plan_stats(const witan_plan_t *plan, witan_stats_t *stats)
+{
+    if (plan == NULL || stats == NULL || stats->struct_bytes != sizeof(*stats)) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "stats: null pointer or wrong struct_bytes");
+    }
+    *stats = (witan_stats_t){
+        .struct_bytes        = sizeof(*stats),
+        .token_count         = plan->token_count,
+        .round_count         = plan->round_done,
+        .recv_token_count    = plan->recv_token_count,
+        .recv_row_count      = plan->recv_row_count,
+        .expert_row_counts   = plan->expert_row_counts,
+        .expert_token_counts = plan->expert_token_counts,
+        .rank_row_counts     = plan->rank_row_counts,
+        .rank_send_bytes     = plan->rank_send_bytes,
+        .imbalance           = imbalance_of(plan->rank_row_counts, plan->ep),
+        .executor            = plan->executor,
+    };
+    memcpy(stats->phase_ns, plan->phase_ns, sizeof(stats->phase_ns));
+    memcpy(stats->executor_counts, plan->executor_counts, sizeof(stats->executor_counts));
+    return WITAN_OK;
+}
+
+witan_status_t witan_plan_load(witan_plan_t *plan, int64_t *expert_token_counts,
+                               int64_t *rank_row_counts, double *imbalance)
+{
+    size_t         expert_count, record_count;
+    int64_t       *mine = NULL, *all = NULL, *rows;
+    witan_status_t status = WITAN_OK;
+
+    if (plan == NULL) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "load: plan is NULL");
+    }
+    expert_count = (size_t)plan->layer->layout.config.expert_count;
+    record_count = expert_count + (size_t)plan->ep;
+    mine         = calloc(record_count, sizeof(*mine));
+    all          = calloc(record_count * (size_t)plan->comm->size, sizeof(*all));
+    if (mine == NULL || all == NULL) {
+        status = WTN_ERROR(WITAN_E_MEMORY, "load: %zu counts", record_count);
+    } else {
+        memcpy(mine, plan->expert_token_counts, expert_count * sizeof(*mine));
+        memcpy(mine + expert_count, plan->rank_row_counts, (size_t)plan->ep * sizeof(*mine));
+    }
+    WTN_TRY(wtn_agree(plan->comm, "load", status, NULL, 0));
+    status = wtn_allgather(plan->comm, mine, record_count * sizeof(*mine), all, "load");
+    if (status != WITAN_OK) {
+        free(mine);
+        return status; /* `all` stays: a late peer may still write it */
+    }
+    memset(mine, 0, record_count * sizeof(*mine));
+    for (int32_t j = 0; j < plan->ep; j++) {
+        const int64_t *theirs = all + (size_t)plan->expert_peers[j] * record_count;
+
+        for (size_t i = 0; i < record_count; i++) {
+            mine[i] += theirs[i];
+        }
+    }
+    rows = mine + expert_count;
+    if (expert_token_counts != NULL) {
+        memcpy(expert_token_counts, mine, expert_count * sizeof(*mine));
+    }
+    if (rank_row_counts != NULL) {
+        memcpy(rank_row_counts, rows, (size_t)plan->ep * sizeof(*mine));
+    }
+    if (imbalance != NULL) {
+        *imbalance = imbalance_of(rows, plan->ep);
+    }
+
+fail:
+    free(mine);
+    free(all);
+    return status;
+}

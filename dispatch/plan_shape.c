@@ -1,0 +1,215 @@
+/* Sizes of a plan, and the size query. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include "core/error.h"
+#include "core/util.h"
+#include "dispatch/plan.h"
+
+#define ROUTE_BLOCK_TOKENS 256
+
+void witan_plan_config_init(witan_plan_config_t *config)
+{
+    *config = (witan_plan_config_t){.struct_bytes = sizeof(*config), .chunk_count = 1};
+}
+
+static witan_status_t check_config(const witan_plan_config_t *config, int32_t topk)
+{
+    if (config->struct_bytes != sizeof(*config)) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "plan: struct_bytes: expected %zu, found %zu (witan_plan_config_init)",
+                         sizeof(*config), config->struct_bytes);
+    }
+    if (config->token_count_max < 0 || config->token_count_max > INT32_MAX) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "plan: token_count_max: expected 0 to %d, found %" PRId64, INT32_MAX,
+                         config->token_count_max);
+    }
+    if (config->pair_token_count_max < 0 || config->pair_row_count_max < 0) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "plan: a budget is negative: %" PRId64 " tokens, %" PRId64 " rows",
+                         config->pair_token_count_max, config->pair_row_count_max);
+    }
+    if (config->pair_row_count_max != 0 && config->pair_row_count_max < topk) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "plan: pair_row_count_max: expected 0 or at least topk, %" PRId32
+                         ", found %" PRId64,
+                         topk, config->pair_row_count_max);
+    }
+    if (config->chunk_count < 1) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "plan: chunk_count: expected >= 1, found %" PRId32,
+                         config->chunk_count);
+    }
+    if ((unsigned)config->combine > WITAN_COMBINE_REDUCED ||
+        (unsigned)config->executor > WITAN_EXECUTOR_MASKED || config->masked_rows_max < 0) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "plan: combine %d, executor %d or masked_rows_max %" PRId32
+                         " is not valid",
+                         (int)config->combine, (int)config->executor, config->masked_rows_max);
+    }
+    return WITAN_OK;
+}
+
+static int64_t limit(int64_t worst, int64_t budget)
+{
+    return budget > 0 && budget < worst ? budget : worst;
+}
+
+/* A token has at most K rows, on one rank at most as many as it has experts; a repeated id may need
+ * more, up to K: those are sent in another round, so a piece must hold K. */
+static int64_t worst_rows(const wtn_layout_t *layout, int64_t tokens)
+{
+    int32_t topk     = layout->config.topk;
+    int64_t per_pair = wtn_min_i64(topk, wtn_max_i64(layout->local_count_max, 1));
+
+    return wtn_max_i64(tokens * per_pair, tokens > 0 ? topk : 0);
+}
+
+witan_status_t wtn_plan_shape_make(wtn_plan_shape_t *shape, const wtn_layout_t *layout,
+                                   const witan_plan_config_t *config, const int64_t *token_maxima)
+{
+    int32_t        ep = layout->folding.expert_parallel, me = layout->folding.expert_index;
+    int32_t        topk     = layout->config.topk;
+    bool           reduced  = config->combine == WITAN_COMBINE_REDUCED;
+    bool           budgeted = false;
+    int64_t       *block;
+    witan_status_t status = check_config(config, topk);
+
+    *shape = (wtn_plan_shape_t){.token_count_max = config->token_count_max};
+    if (status != WITAN_OK) {
+        return status;
+    }
+    block = calloc(4 * ((size_t)ep + 1), sizeof(*block));
+    if (block == NULL) {
+        return WTN_ERROR(WITAN_E_MEMORY, "plan: %" PRId32 " quotas", ep);
+    }
+    shape->source_tokens      = block;
+    shape->source_rows        = block + (ep + 1);
+    shape->source_token_begin = block + 2 * (ep + 1);
+    shape->source_row_begin   = block + 3 * (ep + 1);
+    for (int32_t s = 0; s < ep; s++) {
+        int64_t tokens = token_maxima[s], rows = worst_rows(layout, tokens);
+
+        shape->source_tokens[s] = limit(tokens, config->pair_token_count_max);
+        shape->source_rows[s]   = limit(rows, config->pair_row_count_max);
+        budgeted = budgeted || shape->source_tokens[s] < tokens || shape->source_rows[s] < rows;
+        shape->source_token_begin[s + 1] = shape->source_token_begin[s] + shape->source_tokens[s];
+        /* Own rows go straight to the returned ones; only their lists need slots. */
+        shape->source_row_begin[s + 1] = shape->source_row_begin[s] + shape->source_rows[s];
+    }
+    shape->token_slot_count = shape->source_token_begin[ep];
+    shape->row_slot_count   = shape->source_row_begin[ep];
+    shape->slots_per_token  = reduced ? (int32_t)wtn_min_i64(topk, ep) : topk;
+    shape->return_count     = config->token_count_max * shape->slots_per_token;
+    shape->round_slots      = budgeted || config->chunk_count > 1 ? WTN_ROUNDS_IN_FLIGHT : 1;
+    shape->send_token_max =
+        wtn_min_i64(ep * shape->source_tokens[me], config->token_count_max * wtn_min_i64(topk, ep));
+    shape->send_row_max = wtn_min_i64(ep * shape->source_rows[me], config->token_count_max * topk);
+    shape->route_block  = wtn_min_i64(config->token_count_max, ROUTE_BLOCK_TOKENS);
+    return WITAN_OK;
+}
+
+void wtn_plan_shape_free(wtn_plan_shape_t *shape)
+{
+    free(shape->source_tokens); /* the block of all four */
+    *shape = (wtn_plan_shape_t){0};
+}
+
+/* Chance that none of a token's K distinct uniform choices falls on `held` of E experts. */
+static double miss_chance(int32_t expert_count, int32_t topk, int32_t held)
+{
+    double chance = 1.0;
+
+    for (int32_t i = 0; i < topk; i++) {
+        chance *= (double)(expert_count - held - i > 0 ? expert_count - held - i : 0) /
+                  (double)(expert_count - i);
+    }
+    return chance;
+}
+
+static witan_status_t plan_bytes(const wtn_layout_t *layout, const witan_plan_config_t *config,
+                                 const int64_t *token_maxima, int32_t thread_count, int64_t *bytes)
+{
+    witan_plan_t   plan   = {.config = *config};
+    wtn_carver_t   carver = {0};
+    witan_status_t status = wtn_plan_shape_make(&plan.shape, layout, config, token_maxima);
+
+    if (status != WITAN_OK) {
+        return status;
+    }
+    wtn_plan_carve(&plan, layout, thread_count, &carver);
+    wtn_plan_shape_free(&plan.shape);
+    if (carver.bytes > (size_t)INT64_MAX) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "plan: the size overflows 64 bits");
+    }
+    *bytes = (int64_t)carver.bytes;
+    return WITAN_OK;
+}
+
+static witan_status_t query(const wtn_layout_t *layout, const witan_plan_config_t *config,
+                            int32_t thread_count, const int64_t *token_maxima, witan_sizes_t *sizes)
+{
+    int64_t             tokens   = config->token_count_max;
+    int32_t             ep       = layout->folding.expert_parallel;
+    witan_plan_config_t balanced = *config, worst = *config;
+    double              hit;
+    witan_status_t      status;
+
+    hit = 1.0 -
+          miss_chance(layout->config.expert_count, layout->config.topk, layout->local_count_max);
+    sizes->pair_token_count_worst    = tokens;
+    sizes->pair_row_count_worst      = worst_rows(layout, tokens);
+    sizes->pair_token_count_balanced = wtn_min_i64(tokens, (int64_t)ceil((double)tokens * hit));
+    sizes->pair_row_count_balanced =
+        tokens == 0
+            ? 0
+            : wtn_max_i64(wtn_ceil_div(tokens * layout->config.topk, ep), layout->config.topk);
+    balanced.chunk_count = worst.chunk_count = 1;
+    worst.pair_token_count_max = worst.pair_row_count_max = 0;
+    balanced.pair_token_count_max                         = sizes->pair_token_count_balanced;
+    balanced.pair_row_count_max                           = sizes->pair_row_count_balanced;
+    WTN_TRY(plan_bytes(layout, config, token_maxima, thread_count, &sizes->plan_bytes));
+    WTN_TRY(plan_bytes(layout, &balanced, token_maxima, thread_count, &sizes->plan_bytes_balanced));
+    WTN_TRY(plan_bytes(layout, &worst, token_maxima, thread_count, &sizes->plan_bytes_worst));
+
+fail:
+    return status;
+}
+
+witan_status_t witan_layer_query(const witan_group_config_t *group, int32_t rank,
+                                 int32_t rank_count, const witan_layer_config_t *layer,
+                                 const witan_plan_config_t *plan, witan_sizes_t *sizes)
+{
+    witan_group_config_t defaults;
+    wtn_folding_t        folding;
+    wtn_layout_t         layout       = {0};
+    int64_t             *token_maxima = NULL;
+    witan_status_t       status;
+
+    if (layer == NULL || plan == NULL || sizes == NULL || sizes->struct_bytes != sizeof(*sizes) ||
+        rank < 0 || rank >= rank_count) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "query: a null pointer, a wrong struct_bytes or a rank outside the group");
+    }
+    witan_group_config_init(&defaults);
+    group = group == NULL ? &defaults : group;
+    WTN_TRY(wtn_folding_make(group, rank, rank_count, &folding));
+    WTN_TRY(wtn_layout_make(&layout, layer, &folding));
+    token_maxima = calloc((size_t)folding.expert_parallel, sizeof(*token_maxima));
+    if (token_maxima == NULL) {
+        status = WTN_ERROR(WITAN_E_MEMORY, "query: %" PRId32 " counts", folding.expert_parallel);
+        goto fail;
+    }
+    for (int32_t s = 0; s < folding.expert_parallel; s++) {
+        token_maxima[s] = plan->token_count_max;
+    }
+    sizes->weight_bytes = wtn_layout_weight_bytes(&layout);
+    WTN_TRY(
+        query(&layout, plan, (int32_t)wtn_max_i64(group->thread_count, 1), token_maxima, sizes));
+
+fail:
+    free(token_maxima);
+    wtn_layout_free(&layout);
+    return status;
+}
