@@ -1,0 +1,28 @@
+/* Check under mpirun: every rank runs the same cases in one process; only rank 0 prints passes. */
+#ifndef TEST_HARNESS_H
+#define TEST_HARNESS_H
+
+#include <check.h>
+#include <mpi.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <witan/witan.h>
+#include <witan/witan_mpi.h>
+
+extern int world_rank, world_size;
+
+#define ck_ok(call)                                                                   \
+    do {                                                                              \
+        witan_status_t got_ = (call);                                                 \
+        ck_assert_msg(got_ == WITAN_OK, "%s: %s: %s", #call, witan_status_name(got_), \
+                      witan_last_error());                                            \
+    } while (0)
+
+/* A group of all ranks; deadline 20 s so that a failing rank does not keep the others for long. */
+witan_group_t *world_group(int32_t ep, int32_t tp);
+
+/* Run `suite` on every rank, then finalise; the exit status. */
+int harness_run(int argc, char **argv, Suite *(*make_suite)(void));
+
+#endif

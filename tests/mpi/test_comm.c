@@ -1,0 +1,165 @@
+/* The transport: sizes up to beyond 2 GiB counts, checks of what arrives, agreement, all-reduce. */
+#include <math.h>
+#include <string.h>
+
+#include "comm/comm.h"
+#include "core/error.h"
+#include "core/util.h"
+#include "harness.h"
+#include "kernels/backend.h"
+#include "kernels/combine/combine.h"
+
+START_TEST(test_allgather_any_size_gathers_in_order)
+{
+    static const size_t sizes[] = {0, 1, 17, 4096, 300000};
+    witan_group_t      *group   = world_group(0, 1);
+    size_t              bytes   = sizes[_i];
+    unsigned char      *mine    = malloc(bytes + 1);
+    unsigned char      *all     = malloc(bytes * (size_t)world_size + 1);
+
+    memset(mine, world_rank + 1, bytes);
+    ck_ok(wtn_allgather(wtn_group_comm(group), mine, bytes, all, "test"));
+    for (size_t i = 0; i < bytes * (size_t)world_size; i++) {
+        ck_assert_uint_eq(all[i], i / bytes + 1);
+    }
+    free(mine);
+    free(all);
+    witan_group_destroy(group);
+}
+END_TEST
+
+START_TEST(test_recv_shorter_or_longer_message_is_an_error)
+{
+    witan_group_t *group    = world_group(0, 1);
+    wtn_comm_t    *comm     = wtn_group_comm(group);
+    char           data[64] = {0};
+    witan_status_t status;
+
+    if (world_size > 1 && world_rank == 0) {
+        ck_ok(wtn_send(comm, 1, WTN_TAG_USER, data, _i == 0 ? 32 : 64, "test"));
+    } else if (world_rank == 1) {
+        status = wtn_recv(comm, 0, WTN_TAG_USER, data, 48, "test");
+        ck_assert_int_eq(status, WITAN_E_MISMATCH);
+        ck_assert_ptr_nonnull(strstr(witan_last_error(), "rank 0 sent"));
+        ck_assert_ptr_nonnull(strstr(witan_last_error(), "48"));
+    }
+    MPI_Barrier(MPI_COMM_WORLD);
+    witan_group_destroy(group);
+}
+END_TEST
+
+START_TEST(test_agree_fault_on_one_rank_is_told_once_to_each)
+{
+    witan_group_t *group  = world_group(0, 1);
+    wtn_comm_t    *comm   = wtn_group_comm(group);
+    int            faulty = world_size / 2;
+    witan_status_t status = WITAN_OK, result;
+
+    if (world_rank == faulty) {
+        status = WTN_ERROR(WITAN_E_FORMAT, "weights.bin: \n torn");
+    }
+    result = wtn_agree(comm, "test", status, NULL, 0);
+    ck_assert_int_eq(result, world_rank == faulty ? WITAN_E_FORMAT : WITAN_E_PEER);
+    ck_assert_ptr_nonnull(strstr(witan_last_error(), "weights.bin:   torn"));
+    ck_ok(wtn_agree(comm, "test", WITAN_OK, NULL, 0));
+    witan_group_destroy(group);
+}
+END_TEST
+
+START_TEST(test_watch_notice_ends_any_wait)
+{
+    witan_group_t *group = world_group(0, 1);
+    wtn_comm_t    *comm  = wtn_group_comm(group);
+    int32_t        peers[16];
+    wtn_watch_t   *watch;
+    wtn_request_t  request = {0};
+    char           byte;
+
+    for (int i = 0; i < world_size; i++) {
+        peers[i] = i;
+    }
+    ck_ok(wtn_watch_open(&watch, comm, 3, peers, world_size));
+    if (world_size > 1 && world_rank == 0) {
+        (void)WTN_ERROR(WITAN_E_IO, "disk on fire");
+        wtn_watch_raise(watch, WITAN_E_IO);
+        ck_assert_str_eq(witan_last_error(), "disk on fire");
+    } else if (world_size > 1) {
+        ck_ok(wtn_recv_post(comm, &request, 0, 3, WTN_TAG_USER, &byte, 1, true));
+        ck_assert_int_eq(wtn_wait(comm, &request, 1, "test", wtn_deadline(comm), watch),
+                         WITAN_E_PEER);
+        ck_assert_str_eq(witan_last_error(), "rank 0: disk on fire");
+        ck_assert_uint_eq(wtn_cancel(comm, &request, 1), 1);
+    }
+    MPI_Barrier(MPI_COMM_WORLD);
+    wtn_watch_close(watch);
+    witan_group_destroy(group);
+}
+END_TEST
+
+/* Values whose fp32 sum depends on the order: all ranks must see rank order, rounded once. */
+START_TEST(test_allreduce_sums_in_rank_order_with_equal_bits)
+{
+    static const int64_t counts[] = {0, 1, 3, 7, 1000, 4099};
+    witan_group_t       *group    = world_group(1, world_size);
+    wtn_comm_t          *comm     = wtn_group_comm(group);
+    int64_t              count    = counts[_i];
+    float               *mine = malloc((size_t)count * 4 + 4), *out = malloc((size_t)count * 4 + 4);
+    void                *scratch      = aligned_alloc(64, wtn_allreduce_bytes(count, world_size));
+    wtn_request_t        requests[32] = {0};
+    int32_t              peers[16];
+
+    for (int i = 0; i < world_size; i++) {
+        peers[i] = i;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        mine[i] = sinf((float)i * 1.7f + (float)world_rank * 31.0f) * powf(10.0f, (float)(i % 9));
+    }
+    ck_ok(wtn_allreduce(comm, &(wtn_allreduce_args_t){.peers        = peers,
+                                                      .peer_count   = world_size,
+                                                      .mine         = world_rank,
+                                                      .channel      = 1,
+                                                      .partial      = mine,
+                                                      .count        = count,
+                                                      .out_dtype    = WITAN_F32,
+                                                      .out          = out,
+                                                      .scratch      = scratch,
+                                                      .requests     = requests,
+                                                      .thread_count = 1,
+                                                      .reduce       = wtn_host_reduce}));
+    for (int64_t i = 0; i < count; i++) {
+        float sum = 0.0f;
+
+        for (int r = 0; r < world_size; r++) {
+            float x = sinf((float)i * 1.7f + (float)r * 31.0f) * powf(10.0f, (float)(i % 9));
+
+            sum = r == 0 ? x : sum + x;
+        }
+        ck_assert_msg(out[i] == sum, "element %d: %.9g, expected %.9g", (int)i, (double)out[i],
+                      (double)sum);
+    }
+    free(mine);
+    free(out);
+    free(scratch);
+    witan_group_destroy(group);
+}
+END_TEST
+
+static Suite *make_suite(void)
+{
+    Suite *suite = suite_create("comm");
+    TCase *tcase = tcase_create("comm");
+
+    tcase_set_timeout(tcase, 60);
+    tcase_add_loop_test(tcase, test_allgather_any_size_gathers_in_order, 0, 5);
+    tcase_add_loop_test(tcase, test_recv_shorter_or_longer_message_is_an_error, 0, 2);
+    tcase_add_test(tcase, test_agree_fault_on_one_rank_is_told_once_to_each);
+    tcase_add_test(tcase, test_watch_notice_ends_any_wait);
+    tcase_add_loop_test(tcase, test_allreduce_sums_in_rank_order_with_equal_bits, 0, 6);
+    suite_add_tcase(suite, tcase);
+    return suite;
+}
+
+int main(int argc, char **argv)
+{
+    return harness_run(argc, argv, make_suite);
+}

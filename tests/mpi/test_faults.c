@@ -1,0 +1,337 @@
+/* What one rank finds wrong, all ranks learn: at creation, in a step, and when a peer falls silent.
+ */
+#include <string.h>
+#include <unistd.h>
+
+#include "block.h"
+#include "comm/comm.h"
+#include "core/util.h"
+#include "harness.h"
+
+#define ck_status(call, expected)                                                       \
+    do {                                                                                \
+        witan_status_t got_ = (call);                                                   \
+        ck_assert_msg(got_ == (expected), "%s: %s: %s", #call, witan_status_name(got_), \
+                      witan_last_error());                                              \
+    } while (0)
+
+#define ck_names(text)                                                                   \
+    ck_assert_msg(strstr(witan_last_error(), (text)) != NULL, "'%s' does not name '%s'", \
+                  witan_last_error(), (text))
+
+static bool is_last(void)
+{
+    return world_rank == world_size - 1;
+}
+
+START_TEST(test_group_bad_folding_is_refused_on_all_ranks)
+{
+    witan_group_config_t config;
+    witan_group_t       *group;
+
+    witan_group_config_init(&config);
+    config.tensor_parallel = world_size + 1;
+    ck_status(witan_group_create_mpi(&group, MPI_COMM_WORLD, &config), WITAN_E_ARGUMENT);
+    ck_names("does not divide");
+    ck_assert_ptr_null(group);
+}
+END_TEST
+
+START_TEST(test_group_differing_config_names_field_values_and_ranks)
+{
+    witan_group_config_t config;
+    witan_group_t       *group;
+
+    witan_group_config_init(&config);
+    config.timeout_ns = is_last() ? 7000000000u : 20000000000u;
+    ck_status(witan_group_create_mpi(&group, MPI_COMM_WORLD, &config), WITAN_E_MISMATCH);
+    ck_names("timeout_ns: 20000000000 on rank 0, 7000000000 on rank");
+}
+END_TEST
+
+START_TEST(test_group_bad_config_on_one_rank_reaches_all)
+{
+    witan_group_config_t config;
+    witan_group_t       *group;
+
+    witan_group_config_init(&config);
+    config.thread_count = is_last() ? -3 : 1;
+    ck_status(witan_group_create_mpi(&group, MPI_COMM_WORLD, &config),
+              is_last() ? WITAN_E_ARGUMENT : WITAN_E_PEER);
+    ck_names("thread_count");
+}
+END_TEST
+
+START_TEST(test_layer_differing_config_names_the_field)
+{
+    witan_group_t  *group   = world_group(0, 1);
+    block_t         block   = block_make(8, is_last() ? 3 : 2, 16, 8, WITAN_F32);
+    witan_weights_t weights = block_weights(&block);
+    witan_layer_t  *layer;
+
+    ck_status(witan_layer_create(&layer, group, &block.config, &weights), WITAN_E_MISMATCH);
+    ck_names("layer: topk: 2 on rank 0, 3 on rank");
+    ck_assert_ptr_null(layer);
+    witan_group_destroy(group);
+}
+END_TEST
+
+START_TEST(test_layer_unreadable_weights_on_one_rank_reach_all)
+{
+    witan_group_t  *group   = world_group(0, 1);
+    block_t         block   = block_make(2 * world_size, 2, 16, 8, WITAN_F32);
+    witan_weights_t weights = block_weights(&block);
+    witan_layer_t  *layer;
+
+    block.fail_expert = 2 * world_size - 1; /* only the last rank reads it */
+    ck_status(witan_layer_create(&layer, group, &block.config, &weights),
+              is_last() ? WITAN_E_IO : WITAN_E_PEER);
+    ck_names("can not be read");
+    witan_group_destroy(group);
+}
+END_TEST
+
+START_TEST(test_layer_bad_config_is_refused_by_field)
+{
+    static const char *const names[] = {"topk",         "topk",    "hidden_size", "inter_size",
+                                        "expert_count", "scale",   "group_count", "limit",
+                                        "shared",       "backend", "tier"};
+    witan_group_t           *group   = world_group(0, 1);
+    block_t                  block   = block_make(8, 2, 16, 8, WITAN_F32);
+    witan_weights_t          weights = block_weights(&block);
+    witan_layer_t           *layer;
+
+    block.config.topk                = _i == 0 ? 9 : _i == 1 ? 0 : 2;
+    block.config.hidden_size         = _i == 2 ? 0 : 16;
+    block.config.inter_size          = _i == 3 ? -8 : 8;
+    block.config.expert_count        = _i == 4 ? 0 : 8;
+    block.config.routing.scale       = _i == 5 ? 1.0f / 0.0f : 1.0f;
+    block.config.routing.group_count = _i == 6 ? 3 : 1;
+    block.config.activation.limit    = _i == 7 ? -1.0f : 0.0f;
+    block.config.has_shared_gate     = _i == 8;
+    block.config.backend             = _i == 9 ? "abacus" : "host";
+    block.config.kernel_tier         = _i == 10 ? "avx9" : "auto";
+    ck_assert_int_ne(witan_layer_create(&layer, group, &block.config, &weights), WITAN_OK);
+    ck_names(names[_i]);
+    witan_group_destroy(group);
+}
+END_TEST
+
+typedef struct setup {
+    block_t        block;
+    witan_group_t *group;
+    witan_layer_t *layer;
+} setup_t;
+
+static void setup_make(setup_t *setup, int32_t tp)
+{
+    witan_weights_t weights;
+
+    setup->block = block_make(8, 2, 16, 8, WITAN_F32);
+    weights      = block_weights(&setup->block);
+    setup->group = world_group(0, tp);
+    ck_ok(witan_layer_create(&setup->layer, setup->group, &setup->block.config, &weights));
+}
+
+static void setup_free(setup_t *setup)
+{
+    witan_layer_destroy(setup->layer);
+    witan_group_destroy(setup->group);
+}
+
+static witan_plan_t *plan_make(setup_t *setup, int64_t token_count_max)
+{
+    witan_plan_config_t config;
+    witan_plan_t       *plan;
+
+    witan_plan_config_init(&config);
+    config.token_count_max = token_count_max;
+    ck_ok(witan_plan_create(&plan, setup->layer, &config));
+    return plan;
+}
+
+START_TEST(test_plan_differing_or_bad_config_is_refused_on_all_ranks)
+{
+    setup_t             setup;
+    witan_plan_config_t config;
+    witan_plan_t       *plan;
+
+    setup_make(&setup, 1);
+    witan_plan_config_init(&config);
+    config.token_count_max = 4;
+    config.chunk_count     = is_last() ? 2 : 1;
+    ck_status(witan_plan_create(&plan, setup.layer, &config), WITAN_E_MISMATCH);
+    ck_names("plan: chunk_count: 1 on rank 0, 2 on rank");
+    config.chunk_count        = 1;
+    config.pair_row_count_max = is_last() ? 1 : 0;
+    ck_status(witan_plan_create(&plan, setup.layer, &config),
+              is_last() ? WITAN_E_ARGUMENT : WITAN_E_PEER);
+    ck_names("pair_row_count_max");
+    ck_status(witan_plan_create(&plan, setup.layer, is_last() ? NULL : &config),
+              is_last() ? WITAN_E_ARGUMENT : WITAN_E_PEER);
+    setup_free(&setup);
+}
+END_TEST
+
+START_TEST(test_forward_bad_argument_on_one_rank_reaches_all)
+{
+    setup_t              setup;
+    witan_plan_t        *plan;
+    float               *hidden, out[5 * 16];
+    witan_forward_args_t args = {.struct_bytes = sizeof(args), .token_count = 4, .output = out};
+
+    setup_make(&setup, _i == 0 ? 1 : world_size);
+    plan        = plan_make(&setup, 4);
+    hidden      = block_input(&setup.block, 0, 5);
+    args.hidden = hidden;
+    args.token_count += is_last();
+    ck_status(witan_forward(plan, &args), is_last() ? WITAN_E_ARGUMENT : WITAN_E_PEER);
+    ck_names("5 tokens, the plan allows 0 to 4");
+    args.token_count = 1;
+    ck_status(witan_forward(plan, &args), WITAN_E_STATE);
+    witan_plan_destroy(plan);
+    free(hidden);
+
+    plan             = plan_make(&setup, 4); /* the layer and the group are as good as before */
+    hidden           = block_input(&setup.block, 0, 4);
+    args.hidden      = hidden;
+    args.token_count = 4;
+    ck_ok(witan_forward(plan, &args));
+    witan_plan_destroy(plan);
+    setup_free(&setup);
+    free(hidden);
+}
+END_TEST
+
+START_TEST(test_tensor_parallel_differing_tokens_are_refused)
+{
+    setup_t              setup;
+    witan_plan_t        *plan;
+    float               *hidden, out[4 * 16];
+    witan_forward_args_t args = {.struct_bytes = sizeof(args),
+                                 .token_count  = is_last() ? 3 : 4,
+                                 .output       = out};
+
+    setup_make(&setup, world_size);
+    plan        = plan_make(&setup, 4);
+    hidden      = block_input(&setup.block, 0, 4);
+    args.hidden = hidden;
+    ck_assert_int_ne(witan_forward(plan, &args), WITAN_OK);
+    witan_plan_destroy(plan);
+    setup_free(&setup);
+    free(hidden);
+}
+END_TEST
+
+START_TEST(test_steps_out_of_order_are_refused)
+{
+    setup_t       setup;
+    witan_plan_t *plan;
+    float         rows[2 * 16] = {0};
+
+    setup_make(&setup, 1);
+    plan = plan_make(&setup, 2);
+    if (_i == 0) {
+        ck_status(witan_dispatch(plan, rows), WITAN_E_STATE);
+        ck_names("dispatch: called before route");
+    } else if (_i == 1) {
+        ck_ok(witan_route(plan, 2, rows));
+        ck_status(witan_experts(plan), WITAN_E_STATE);
+    } else {
+        ck_ok(witan_route(plan, 2, rows));
+        ck_status(witan_combine(plan, rows), WITAN_E_STATE);
+    }
+    MPI_Barrier(MPI_COMM_WORLD);
+    witan_plan_destroy(plan);
+    setup_free(&setup);
+}
+END_TEST
+
+START_TEST(test_import_bad_id_names_token_and_slot)
+{
+    setup_t       setup;
+    witan_plan_t *plan;
+    int32_t       ids[4]     = {0, 1, 2, _i == 0 ? 8 : -2};
+    float         weights[4] = {1, 1, 1, 1};
+
+    setup_make(&setup, 1);
+    plan = plan_make(&setup, 2);
+    ck_status(witan_plan_import(plan, 2, ids, weights), WITAN_E_ARGUMENT);
+    ck_names("ids[1][1]: expected -1 to 7");
+    witan_plan_destroy(plan);
+    setup_free(&setup);
+}
+END_TEST
+
+/* A rank that does not come: every other one names the phase and the rank, in time. */
+START_TEST(test_forward_silent_rank_times_out_naming_it)
+{
+    witan_group_config_t config;
+    witan_plan_config_t  plan_config;
+    block_t              block   = block_make(8, 2, 16, 8, WITAN_F32);
+    witan_weights_t      weights = block_weights(&block);
+    witan_group_t       *group;
+    witan_layer_t       *layer;
+    witan_plan_t        *plan;
+    float               *hidden = block_input(&block, 0, 4), out[4 * 16];
+    witan_forward_args_t args   = {.struct_bytes = sizeof(args),
+                                   .token_count  = 4,
+                                   .hidden       = hidden,
+                                   .output       = out};
+    char                 name[32];
+    uint64_t             begin;
+
+    witan_group_config_init(&config);
+    config.timeout_ns      = 1500000000u;
+    config.thread_count    = 1;
+    config.tensor_parallel = _i == 0 ? 1 : world_size;
+    ck_ok(witan_group_create_mpi(&group, MPI_COMM_WORLD, &config));
+    ck_ok(witan_layer_create(&layer, group, &block.config, &weights));
+    witan_plan_config_init(&plan_config);
+    plan_config.token_count_max = 4;
+    ck_ok(witan_plan_create(&plan, layer, &plan_config));
+    if (is_last()) {
+        (void)usleep(2500000);
+    } else {
+        begin = wtn_now_ns();
+        ck_status(witan_forward(plan, &args), WITAN_E_TIMEOUT);
+        ck_assert_uint_lt(wtn_now_ns() - begin, 2500000000u);
+        (void)snprintf(name, sizeof(name), "rank %d within 1.5 s", world_size - 1);
+        ck_names(name);
+        ck_names(_i == 0 ? "dispatch: counts" : "reduce");
+    }
+    MPI_Barrier(MPI_COMM_WORLD);
+    /* What a late peer may still write to is not given back: this must not crash it. */
+    witan_plan_destroy(plan);
+    witan_layer_destroy(layer);
+    witan_group_destroy(group);
+    free(hidden);
+}
+END_TEST
+
+static Suite *make_suite(void)
+{
+    Suite *suite = suite_create("faults");
+    TCase *tcase = tcase_create("faults");
+
+    tcase_set_timeout(tcase, 60);
+    tcase_add_test(tcase, test_group_bad_folding_is_refused_on_all_ranks);
+    tcase_add_test(tcase, test_group_differing_config_names_field_values_and_ranks);
+    tcase_add_test(tcase, test_group_bad_config_on_one_rank_reaches_all);
+    tcase_add_test(tcase, test_layer_differing_config_names_the_field);
+    tcase_add_test(tcase, test_layer_unreadable_weights_on_one_rank_reach_all);
+    tcase_add_loop_test(tcase, test_layer_bad_config_is_refused_by_field, 0, 11);
+    tcase_add_test(tcase, test_plan_differing_or_bad_config_is_refused_on_all_ranks);
+    tcase_add_loop_test(tcase, test_forward_bad_argument_on_one_rank_reaches_all, 0, 2);
+    tcase_add_test(tcase, test_tensor_parallel_differing_tokens_are_refused);
+    tcase_add_loop_test(tcase, test_steps_out_of_order_are_refused, 0, 3);
+    tcase_add_loop_test(tcase, test_import_bad_id_names_token_and_slot, 0, 2);
+    tcase_add_loop_test(tcase, test_forward_silent_rank_times_out_naming_it, 0, 2);
+    suite_add_tcase(suite, tcase);
+    return suite;
+}
+
+int main(int argc, char **argv)
+{
+    return harness_run(argc, argv, make_suite);
+}

@@ -1,0 +1,589 @@
+/* The distributed layer against one rank and against float64: for any number of ranks, placement,
+ * split of the tokens, budget and chunking the exact mode gives the same bits. */
+#include <math.h>
+#include <string.h>
+
+#include "block.h"
+#include "core/half.h"
+#include "core/util.h"
+#include "dispatch/reference.h"
+#include "harness.h"
+
+typedef struct run {
+    int64_t             token_count; /* of all ranks */
+    const int64_t      *begins;      /* [ep + 1] split over expert indices, or NULL: even */
+    int32_t             ep, tp;
+    const int32_t      *owner;
+    witan_plan_config_t plan;
+    bool                steps;  /* step by step instead of witan_forward */
+    bool                poison; /* caller's workspace, filled with NaN */
+    const int32_t      *ids;    /* import these [token_count, K] */
+    const float        *weights;
+} run_t;
+
+typedef struct result {
+    char    *rows; /* [token_count, H] on every rank */
+    int32_t *ids;
+    float   *weights;
+    int64_t  round_count;
+} result_t;
+
+static run_t run_make(int64_t token_count)
+{
+    run_t run = {.token_count = token_count, .tp = 1};
+
+    witan_plan_config_init(&run.plan);
+    return run;
+}
+
+static void step_by_step(witan_plan_t *plan, const run_t *run, int32_t topk, int64_t begin,
+                         int64_t count, const void *hidden, void *output)
+{
+    if (run->ids != NULL) {
+        ck_ok(witan_plan_import(plan, count, run->ids + begin * topk, run->weights + begin * topk));
+    } else {
+        ck_ok(witan_route(plan, count, hidden));
+    }
+    while (witan_plan_rounds_left(plan) > 0) {
+        ck_ok(witan_dispatch(plan, hidden));
+        ck_ok(witan_experts(plan));
+        ck_ok(witan_combine(plan, output));
+    }
+}
+
+/* Add up disjoint slices: every row comes from one rank of each tensor and data group. */
+static void share(void *mine, size_t bytes, size_t begin, size_t count)
+{
+    char *all = calloc(bytes + 1, 1);
+
+    memcpy(all + begin, (char *)mine + begin, count);
+    MPI_Allreduce(MPI_IN_PLACE, all, (int)bytes, MPI_BYTE, MPI_BOR, MPI_COMM_WORLD);
+    memcpy(mine, all, bytes);
+    free(all);
+}
+
+static result_t run_group(block_t *block, const run_t *run, witan_group_t *group)
+{
+    int32_t topk = block->config.topk;
+    size_t  row  = (size_t)block->config.hidden_size * witan_dtype_bytes(block->config.dtype);
+    witan_weights_t     weights = block_weights(block);
+    witan_group_info_t  info    = {.struct_bytes = sizeof(info)};
+    witan_stats_t       stats   = {.struct_bytes = sizeof(stats)};
+    witan_plan_config_t config  = run->plan;
+    witan_layer_t      *layer;
+    witan_plan_t       *plan;
+    const int32_t      *ids;
+    const float        *gates;
+    result_t            result;
+    int64_t             begin, count;
+    void               *hidden, *workspace = NULL;
+
+    block->config.expert_owner = run->owner;
+    ck_ok(witan_group_query(group, &info));
+    begin = run->begins != NULL
+                ? run->begins[info.expert_index]
+                : wtn_part_begin(run->token_count, info.expert_parallel, info.expert_index);
+    count = (run->begins != NULL
+                 ? run->begins[info.expert_index + 1]
+                 : wtn_part_begin(run->token_count, info.expert_parallel, info.expert_index + 1)) -
+            begin;
+    ck_ok(witan_layer_create(&layer, group, &block->config, &weights));
+    config.token_count_max = count;
+    if (run->poison) {
+        config.workspace_bytes = (size_t)64 << 20;
+        config.workspace       = aligned_alloc(64, config.workspace_bytes);
+        workspace              = config.workspace;
+        memset(workspace, 0xff, config.workspace_bytes);
+    }
+    ck_ok(witan_plan_create(&plan, layer, &config));
+    hidden         = block_input(block, begin, count);
+    result.rows    = calloc((size_t)run->token_count * row + 64, 1);
+    result.ids     = calloc((size_t)(run->token_count * topk) + 1, sizeof(int32_t));
+    result.weights = calloc((size_t)(run->token_count * topk) + 1, sizeof(float));
+    if (run->steps || run->ids != NULL) {
+        step_by_step(plan, run, topk, begin, count, hidden, result.rows + (size_t)begin * row);
+    } else {
+        witan_forward_args_t args = {.struct_bytes = sizeof(args),
+                                     .token_count  = count,
+                                     .hidden       = hidden,
+                                     .output       = result.rows + (size_t)begin * row};
+
+        ck_ok(witan_forward(plan, &args));
+    }
+    ck_ok(witan_plan_routing(plan, &ids, &gates));
+    ck_ok(witan_plan_stats(plan, &stats));
+    result.round_count = stats.round_count;
+    memcpy(result.ids + begin * topk, ids, (size_t)(count * topk) * sizeof(int32_t));
+    memcpy(result.weights + begin * topk, gates, (size_t)(count * topk) * sizeof(float));
+    if (info.size > 1) {
+        share(result.rows, (size_t)run->token_count * row, (size_t)begin * row,
+              (size_t)count * row);
+        share(result.ids, (size_t)(run->token_count * topk) * 4, (size_t)(begin * topk) * 4,
+              (size_t)(count * topk) * 4);
+        share(result.weights, (size_t)(run->token_count * topk) * 4, (size_t)(begin * topk) * 4,
+              (size_t)(count * topk) * 4);
+    }
+    witan_plan_destroy(plan);
+    witan_layer_destroy(layer);
+    block->config.expert_owner = NULL;
+    free(hidden);
+    free(workspace);
+    return result;
+}
+
+static result_t run_world(block_t *block, const run_t *run)
+{
+    witan_group_t *group  = world_group(run->ep, run->tp);
+    result_t       result = run_group(block, run, group);
+
+    witan_group_destroy(group);
+    return result;
+}
+
+/* All experts and all tokens on one rank, without MPI. */
+static result_t run_alone(block_t *block, const run_t *run)
+{
+    run_t                alone = run_make(run->token_count);
+    witan_group_config_t config;
+    witan_group_t       *group;
+    result_t             result;
+
+    witan_group_config_init(&config);
+    config.thread_count = 1;
+    alone.ids           = run->ids;
+    alone.weights       = run->weights;
+    ck_ok(witan_group_create_self(&group, &config));
+    result = run_group(block, &alone, group);
+    witan_group_destroy(group);
+    return result;
+}
+
+static void result_free(result_t *result)
+{
+    free(result->rows);
+    free(result->ids);
+    free(result->weights);
+}
+
+static void assert_equal_bits(const block_t *block, const run_t *run, const result_t *a,
+                              const result_t *b)
+{
+    size_t row = (size_t)block->config.hidden_size * witan_dtype_bytes(block->config.dtype);
+
+    ck_assert_mem_eq(a->ids, b->ids, (size_t)(run->token_count * block->config.topk) * 4);
+    ck_assert_mem_eq(a->weights, b->weights, (size_t)(run->token_count * block->config.topk) * 4);
+    for (int64_t t = 0; t < run->token_count; t++) {
+        ck_assert_msg(memcmp(a->rows + (size_t)t * row, b->rows + (size_t)t * row, row) == 0,
+                      "token %d of %d differs", (int)t, (int)run->token_count);
+    }
+}
+
+/* Within the accuracy the README promises, ||y - r|| / ||r||. */
+static void assert_accurate(block_t *block, const run_t *run, const result_t *result)
+{
+    void   *hidden = block_input(block, 0, run->token_count);
+    double *reference =
+        block_reference(block, hidden, run->token_count, result->ids, result->weights);
+    double error;
+
+    ck_assert_ptr_nonnull(reference);
+    error = wtn_error_norm(result->rows, block->config.dtype, reference,
+                           run->token_count * block->config.hidden_size);
+    ck_assert_msg(error <= wtn_tolerance(block->config.dtype), "error %g, allowed %g", error,
+                  wtn_tolerance(block->config.dtype));
+    free(reference);
+    free(hidden);
+}
+
+static void check_exact(block_t *block, run_t *run)
+{
+    result_t alone = run_alone(block, run);
+    result_t world = run_world(block, run);
+
+    assert_equal_bits(block, run, &world, &alone);
+    if (run->token_count > 0) {
+        assert_accurate(block, run, &world);
+    }
+    result_free(&alone);
+    result_free(&world);
+}
+
+START_TEST(test_forward_any_shape_equals_one_rank)
+{
+    static const struct {
+        int32_t       experts, topk;
+        int64_t       hidden, inter, tokens;
+        witan_dtype_t dtype;
+    } shapes[] = {
+        {1, 1, 1, 1, 1, WITAN_F32},       {2, 1, 17, 3, 5, WITAN_F32},
+        {7, 3, 33, 17, 29, WITAN_F16},    {8, 2, 64, 48, 64, WITAN_BF16},
+        {5, 5, 31, 65, 13, WITAN_BF16},   {64, 8, 48, 24, 100, WITAN_BF16},
+        {3, 2, 2880, 17, 9, WITAN_BF16},  {8, 2, 64, 48, 0, WITAN_F32},
+        {128, 8, 40, 16, 257, WITAN_F32}, {16, 4, 72, 40, 3, WITAN_F16},
+    };
+    block_t block = block_make(shapes[_i].experts, shapes[_i].topk, shapes[_i].hidden,
+                               shapes[_i].inter, shapes[_i].dtype);
+    run_t   run   = run_make(shapes[_i].tokens);
+
+    check_exact(&block, &run);
+}
+END_TEST
+
+START_TEST(test_forward_with_all_options_equals_one_rank)
+{
+    block_t block = block_make(12, 4, 56, 40, WITAN_BF16);
+    run_t   run   = run_make(61);
+
+    block.config.shared_inter_size           = 72;
+    block.config.has_shared_gate             = _i > 0;
+    block.config.has_gate_up_bias            = true;
+    block.config.has_down_bias               = true;
+    block.config.router_dtype                = WITAN_F32;
+    block.config.routing.score               = WITAN_SCORE_SIGMOID;
+    block.config.routing.has_correction_bias = true;
+    block.config.routing.has_bias            = true;
+    block.config.routing.scale               = 2.5f;
+    block.config.routing.group_count         = 4;
+    block.config.routing.group_topk          = 2;
+    block.config.routing.group_score         = WITAN_GROUP_SCORE_TOP2_SUM;
+    block.config.activation                  = (witan_activation_t){.kind      = WITAN_ACTIVATION_SWISH,
+                                                                    .parameter = 1.702f,
+                                                                    .gated     = true,
+                                                                    .limit     = 0.5f,
+                                                                    .up_offset = 1.0f};
+    check_exact(&block, &run);
+}
+END_TEST
+
+START_TEST(test_forward_any_split_of_tokens_equals_one_rank)
+{
+    block_t  block  = block_make(10, 3, 40, 24, WITAN_BF16);
+    run_t    run    = run_make(50);
+    int64_t *begins = calloc((size_t)world_size + 1, sizeof(*begins));
+
+    /* 0: all on the last rank; 1: all on rank 0; 2: quadratic, some ranks with none */
+    for (int r = 0; r <= world_size; r++) {
+        begins[r] = _i == 0   ? (r == world_size ? 50 : 0)
+                    : _i == 1 ? (r == 0 ? 0 : 50)
+                              : 50 * r * r / (world_size * world_size);
+    }
+    run.begins = begins;
+    check_exact(&block, &run);
+    free(begins);
+}
+END_TEST
+
+START_TEST(test_forward_any_placement_equals_one_rank)
+{
+    block_t block = block_make(11, 4, 40, 24, WITAN_BF16);
+    run_t   run   = run_make(70);
+    int32_t owner[11];
+
+    /* 0: all experts on one rank; 1: round robin; 2: at random */
+    for (int e = 0; e < 11; e++) {
+        owner[e] =
+            _i == 0 ? world_size - 1
+            : _i == 1
+                ? e % world_size
+                : (int)(fabsf(block_random(3, (uint64_t)e, 0, 0)) * (float)world_size * 0.999f);
+    }
+    run.owner = owner;
+    check_exact(&block, &run);
+}
+END_TEST
+
+START_TEST(test_forward_any_budget_equals_one_rank)
+{
+    static const struct {
+        int64_t tokens, rows;
+        int32_t chunks;
+    } budgets[]     = {{0, 0, 2}, {0, 0, 5}, {1, 4, 1},       {3, 0, 1},
+                       {0, 7, 1}, {2, 5, 3}, {1000, 1000, 64}};
+    block_t block   = block_make(9, 4, 40, 24, WITAN_BF16);
+    run_t   run     = run_make(67);
+    bool    steps[] = {false, true};
+
+    block.config.shared_inter_size = 16;
+    run.plan.pair_token_count_max  = budgets[_i].tokens;
+    run.plan.pair_row_count_max    = budgets[_i].rows;
+    run.plan.chunk_count           = budgets[_i].chunks;
+    for (size_t i = 0; i < WTN_COUNT_OF(steps); i++) {
+        result_t alone = run_alone(&block, &run), world;
+
+        run.steps = steps[i];
+        world     = run_world(&block, &run);
+        assert_equal_bits(&block, &run, &world, &alone);
+        if (_i >= 2 && _i < 5 && world_size < 5) {
+            ck_assert_int_gt(world.round_count, 1);
+        }
+        result_free(&alone);
+        result_free(&world);
+    }
+}
+END_TEST
+
+START_TEST(test_forward_poisoned_workspace_equals_one_rank)
+{
+    block_t block = block_make(8, 3, 40, 24, _i == 0 ? WITAN_F32 : WITAN_BF16);
+    run_t   run   = run_make(37);
+
+    block.config.shared_inter_size = 24;
+    block.config.has_shared_gate   = true;
+    run.poison                     = true;
+    run.plan.chunk_count           = 1 + _i;
+    check_exact(&block, &run);
+}
+END_TEST
+
+START_TEST(test_forward_masked_and_contiguous_equal_bits)
+{
+    block_t  block = block_make(16, 2, 40, 24, WITAN_BF16);
+    run_t    run   = run_make(24);
+    result_t masked, contiguous;
+
+    run.plan.executor = WITAN_EXECUTOR_MASKED;
+    masked            = run_world(&block, &run);
+    run.plan.executor = WITAN_EXECUTOR_CONTIGUOUS;
+    contiguous        = run_world(&block, &run);
+    assert_equal_bits(&block, &run, &masked, &contiguous);
+    result_free(&masked);
+    result_free(&contiguous);
+}
+END_TEST
+
+START_TEST(test_forward_identity_experts_give_weighted_input)
+{
+    block_t  block = block_make(6, 3, 48, 48, WITAN_F32);
+    run_t    run   = run_make(40);
+    result_t result;
+    float   *hidden;
+
+    block.identity          = true;
+    block.config.activation = (witan_activation_t){.kind = WITAN_ACTIVATION_IDENTITY};
+    result                  = run_world(&block, &run);
+    hidden                  = block_input(&block, 0, 40);
+    for (int64_t i = 0; i < 40 * 48; i++) {
+        const float *w        = result.weights + i / 48 * 3;
+        float        expected = 0.0f;
+
+        for (int k = 0; k < 3; k++) {
+            expected = expected + w[k] * hidden[i]; /* the promised order: equal bits */
+        }
+        ck_assert(((float *)(void *)result.rows)[i] == expected);
+    }
+    free(hidden);
+    result_free(&result);
+}
+END_TEST
+
+START_TEST(test_import_odd_ids_equals_one_rank)
+{
+    enum { T = 31, K = 4 };
+    block_t block = block_make(9, K, 40, 24, WITAN_BF16);
+    run_t   run   = run_make(T);
+    int32_t ids[T * K];
+    float   weights[T * K];
+
+    /* 0: all to one expert, repeated; 1: holes; 2: only holes */
+    for (int i = 0; i < T * K; i++) {
+        ids[i]     = _i == 0 ? 8 : _i == 1 ? (i % 3 == 0 ? -1 : i * 7 % 9) : -1;
+        weights[i] = ids[i] < 0 ? NAN : block_random(5, (uint64_t)i, 0, 0);
+    }
+    run.ids     = ids;
+    run.weights = weights;
+    check_exact(&block, &run);
+    run.plan.pair_token_count_max = 2;
+    run.plan.pair_row_count_max   = K;
+    check_exact(&block, &run);
+}
+END_TEST
+
+START_TEST(test_reduced_is_accurate_and_repeatable)
+{
+    block_t  block = block_make(16, 6, 40, 24, (witan_dtype_t)_i);
+    run_t    run   = run_make(45);
+    result_t first, again;
+
+    block.config.shared_inter_size = 24;
+    run.plan.combine               = WITAN_COMBINE_REDUCED;
+    first                          = run_world(&block, &run);
+    assert_accurate(&block, &run, &first);
+    run.plan.chunk_count = 3; /* the sum of a token does not depend on rounds */
+    again                = run_world(&block, &run);
+    assert_equal_bits(&block, &run, &first, &again);
+    result_free(&first);
+    result_free(&again);
+}
+END_TEST
+
+START_TEST(test_tensor_parallel_is_accurate_and_repeatable)
+{
+    block_t  block = block_make(8, 3, 40, 25, (witan_dtype_t)_i);
+    run_t    run   = run_make(21);
+    result_t first, again;
+
+    block.config.shared_inter_size = 19;
+    block.config.has_shared_gate   = true;
+    block.config.has_gate_up_bias  = true;
+    block.config.has_down_bias     = true;
+    run.tp                         = world_size;
+    first                          = run_world(&block, &run);
+    assert_accurate(&block, &run, &first);
+    again = run_world(&block, &run);
+    assert_equal_bits(&block, &run, &first, &again);
+    result_free(&first);
+    result_free(&again);
+}
+END_TEST
+
+/* Every fold of the ranks: ep x tp x data parallel. In data parallel groups all hold the same
+ * tokens here, so the union of slices is still the whole. */
+START_TEST(test_forward_any_folding_is_accurate)
+{
+    for (int32_t tp = 1; tp <= world_size; tp++) {
+        for (int32_t ep = 1; ep * tp <= world_size; ep++) {
+            block_t  block = block_make(7, 2, 24, 18, WITAN_F32);
+            run_t    run   = run_make(19);
+            result_t result;
+
+            if (world_size % (ep * tp) != 0) {
+                continue;
+            }
+            run.ep = ep;
+            run.tp = tp;
+            result = run_world(&block, &run);
+            assert_accurate(&block, &run, &result);
+            result_free(&result);
+        }
+    }
+}
+END_TEST
+
+START_TEST(test_forward_width_below_ranks_is_accurate)
+{
+    block_t  block = block_make(4, 2, 16, 2, WITAN_F32);
+    run_t    run   = run_make(9);
+    result_t result;
+
+    run.tp = world_size; /* some ranks hold no column at all */
+    result = run_world(&block, &run);
+    assert_accurate(&block, &run, &result);
+    result_free(&result);
+}
+END_TEST
+
+/* A NaN or Inf in one token stays in it: all other rows keep their bits. */
+START_TEST(test_forward_nan_stays_in_its_token)
+{
+    block_t              block  = block_make(8, 2, 40, 24, WITAN_BF16);
+    witan_group_t       *group  = world_group(0, 1);
+    witan_weights_t      source = block_weights(&block);
+    witan_layer_t       *layer;
+    witan_plan_t        *plan;
+    witan_plan_config_t  config;
+    uint16_t            *hidden = block_input(&block, world_rank * 100, 10);
+    uint16_t             clean[10 * 40], out[10 * 40];
+    witan_forward_args_t args = {.struct_bytes = sizeof(args),
+                                 .token_count  = 10,
+                                 .hidden       = hidden,
+                                 .output       = clean};
+
+    witan_plan_config_init(&config);
+    config.token_count_max = 10;
+    ck_ok(witan_layer_create(&layer, group, &block.config, &source));
+    ck_ok(witan_plan_create(&plan, layer, &config));
+    ck_ok(witan_forward(plan, &args));
+    hidden[3 * 40 + 5] = _i == 0 ? 0x7fc0 : 0x7f80;
+    args.output        = out;
+    ck_ok(witan_forward(plan, &args));
+    for (int t = 0; t < 10; t++) {
+        if (t != 3) {
+            ck_assert_mem_eq(out + t * 40, clean + t * 40, 80);
+        }
+    }
+    ck_assert(isnan(wtn_bf16_to_float(out[3 * 40])) || isinf(wtn_bf16_to_float(out[3 * 40])));
+    witan_plan_destroy(plan);
+    witan_layer_destroy(layer);
+    witan_group_destroy(group);
+    free(hidden);
+}
+END_TEST
+
+/* One plan, many steps, 256 experts: the same bits each time, and statistics that add up. */
+START_TEST(test_forward_repeated_gives_equal_bits)
+{
+    enum { T = 24, H = 32, REPEATS = 200 };
+    block_t              block  = block_make(256, 8, H, 8, WITAN_BF16);
+    witan_group_t       *group  = world_group(0, 1);
+    witan_weights_t      source = block_weights(&block);
+    witan_stats_t        stats  = {.struct_bytes = sizeof(stats)};
+    witan_layer_t       *layer;
+    witan_plan_t        *plans[2];
+    witan_plan_config_t  config;
+    uint16_t            *hidden = block_input(&block, world_rank * 100, T);
+    uint16_t             first[T * H], out[T * H];
+    int64_t              rows[64], sum = 0;
+    witan_forward_args_t args = {.struct_bytes = sizeof(args),
+                                 .token_count  = T,
+                                 .hidden       = hidden,
+                                 .output       = first};
+
+    witan_plan_config_init(&config);
+    config.token_count_max = T;
+    ck_ok(witan_layer_create(&layer, group, &block.config, &source));
+    ck_ok(witan_plan_create(&plans[0], layer, &config));
+    config.chunk_count = 2;
+    ck_ok(witan_plan_create(&plans[1], layer, &config));
+    ck_ok(witan_forward(plans[0], &args));
+    args.output = out;
+    for (int i = 0; i < REPEATS; i++) {
+        memset(out, 0xff, sizeof(out));
+        args.token_count = i % 3 == 1 ? 1 + i % T : T; /* short steps leave no stale tail */
+        ck_ok(witan_forward(plans[i % 2], &args));
+        ck_assert_mem_eq(out, first, (size_t)args.token_count * H * 2);
+    }
+    ck_ok(witan_plan_load(plans[0], NULL, rows, NULL));
+    ck_ok(witan_plan_stats(plans[0], &stats));
+    for (int r = 0; r < world_size; r++) {
+        sum += rows[r];
+    }
+    ck_assert_int_eq(rows[world_rank], stats.recv_row_count);
+    ck_assert_int_eq(stats.rank_send_bytes[world_rank], 0);
+    witan_plan_destroy(plans[1]);
+    witan_plan_destroy(plans[0]);
+    witan_layer_destroy(layer);
+    witan_group_destroy(group);
+    ck_assert_int_gt(sum, 0);
+    free(hidden);
+}
+END_TEST
+
+static Suite *make_suite(void)
+{
+    Suite *suite = suite_create("layer");
+    TCase *tcase = tcase_create("layer");
+
+    tcase_set_timeout(tcase, 100);
+    tcase_add_loop_test(tcase, test_forward_any_shape_equals_one_rank, 0, 10);
+    tcase_add_loop_test(tcase, test_forward_with_all_options_equals_one_rank, 0, 2);
+    tcase_add_loop_test(tcase, test_forward_any_split_of_tokens_equals_one_rank, 0, 3);
+    tcase_add_loop_test(tcase, test_forward_any_placement_equals_one_rank, 0, 3);
+    tcase_add_loop_test(tcase, test_forward_any_budget_equals_one_rank, 0, 7);
+    tcase_add_loop_test(tcase, test_forward_poisoned_workspace_equals_one_rank, 0, 2);
+    tcase_add_test(tcase, test_forward_masked_and_contiguous_equal_bits);
+    tcase_add_test(tcase, test_forward_identity_experts_give_weighted_input);
+    tcase_add_loop_test(tcase, test_import_odd_ids_equals_one_rank, 0, 3);
+    tcase_add_loop_test(tcase, test_reduced_is_accurate_and_repeatable, 0, 3);
+    tcase_add_loop_test(tcase, test_tensor_parallel_is_accurate_and_repeatable, 0, 3);
+    tcase_add_test(tcase, test_forward_any_folding_is_accurate);
+    tcase_add_test(tcase, test_forward_width_below_ranks_is_accurate);
+    tcase_add_loop_test(tcase, test_forward_nan_stays_in_its_token, 0, 2);
+    tcase_add_test(tcase, test_forward_repeated_gives_equal_bits);
+    suite_add_tcase(suite, tcase);
+    return suite;
+}
+
+int main(int argc, char **argv)
+{
+    return harness_run(argc, argv, make_suite);
+}
