@@ -185,7 +185,7 @@ static void make_getopt(const wtn_command_t *command, struct option *longs, char
 
 static wtn_option_t *find_value(const wtn_command_t *command, int value)
 {
-    for (size_t i = 0; i < command->option_count; i++) {
+    for (size_t i = 0; i < command->option_count && value != 0; i++) {
         if (value == LONG_VALUE_BASE + (int)i || value == command->options[i].letter) {
             return &command->options[i];
         }

@@ -40,6 +40,47 @@ typedef struct wtn_option {
     const char       *text;  /* out: as given, else the fallback, else "" */
 } wtn_option_t;
 
+/* Rows of a table. `value_` has the type named with the kind. */
+#define WTN_OPT_FLAG(name_, value_, help_)                                     \
+    {                                                                          \
+        .name = name_, .kind = WTN_OPTION_FLAG, .help = help_, .value = value_ \
+    }
+#define WTN_OPT_TEXT(name_, argument_, fallback_, value_, help_)                              \
+    {                                                                                         \
+        .name = name_, .kind = WTN_OPTION_TEXT, .argument = argument_, .fallback = fallback_, \
+        .help = help_, .value = value_                                                        \
+    }
+#define WTN_OPT_REQUIRED(name_, argument_, value_, help_)                             \
+    {                                                                                 \
+        .name = name_, .kind = WTN_OPTION_TEXT, .argument = argument_, .help = help_, \
+        .value = value_, .required = true                                             \
+    }
+#define WTN_OPT_INTEGER(name_, argument_, fallback_, min_, max_, value_, help_)                  \
+    {                                                                                            \
+        .name = name_, .kind = WTN_OPTION_INTEGER, .argument = argument_, .fallback = fallback_, \
+        .help = help_, .value = value_, .min = min_, .max = max_                                 \
+    }
+#define WTN_OPT_REQUIRED_INTEGER(name_, argument_, min_, max_, value_, help_)            \
+    {                                                                                    \
+        .name = name_, .kind = WTN_OPTION_INTEGER, .argument = argument_, .help = help_, \
+        .value = value_, .min = min_, .max = max_, .required = true                      \
+    }
+#define WTN_OPT_SECONDS(name_, value_, help_)                                            \
+    {                                                                                    \
+        .name = name_, .kind = WTN_OPTION_SECONDS, .argument = "SECONDS", .help = help_, \
+        .value = value_                                                                  \
+    }
+#define WTN_OPT_CHOICE(name_, words_, fallback_, value_, help_)                              \
+    {                                                                                        \
+        .name = name_, .kind = WTN_OPTION_CHOICE, .argument = words_, .fallback = fallback_, \
+        .help = help_, .value = value_                                                       \
+    }
+#define WTN_OPT_LIST(name_, fallback_, min_, max_, value_, help_)                             \
+    {                                                                                         \
+        .name = name_, .kind = WTN_OPTION_LIST, .argument = "N,N,...", .fallback = fallback_, \
+        .help = help_, .value = value_, .min = min_, .max = max_                              \
+    }
+
 typedef struct wtn_command {
     const char   *name;    /* "run", "bench layer" */
     const char   *summary; /* one line */
@@ -62,6 +103,6 @@ bool wtn_option_given(const wtn_command_t *command, const char *name);
  * command->option_count. */
 void wtn_options_fields(const wtn_command_t *command, wtn_field_t *fields);
 
-#define WTN_OPTION_COUNT_MAX 48
+#define WTN_OPTION_COUNT_MAX 39 /* with the command's name WTN_FIELDS_MAX of comm.h */
 
 #endif

@@ -3,6 +3,7 @@
 #include <limits.h>
 #include <mpi.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,8 @@
 #include "core/env.h"
 #include "core/error.h"
 #include "core/util.h"
+#include "kernels/backend.h"
+#include "kernels/tier.h"
 #include "launcher/session.h"
 
 #define START_SECONDS_MIN 60 /* MPI_Init of many ranks on few cores takes its time */
@@ -147,30 +150,65 @@ static witan_status_t mpi_start(wtn_session_t *session, int launcher, int32_t la
     return WITAN_OK;
 }
 
-/* ---- options ---- */
+/* ---- agreement ---- */
+
+static witan_status_t agree(wtn_session_t *session, witan_status_t status, bool usage)
+{
+    uint8_t        mine = usage;
+    char           fault[WTN_ERROR_TEXT_BYTES];
+    uint8_t       *all;
+    witan_status_t gathered;
+
+    (void)snprintf(fault, sizeof(fault), "%s", witan_last_error());
+    all = calloc((size_t)session->size, 1);
+    if (all == NULL) {
+        return WTN_ERROR(WITAN_E_MEMORY, "%" PRId32 " bytes", session->size);
+    }
+    gathered = wtn_allgather(session->comm, &mine, 1, all, "options");
+    for (int32_t i = 0; i < session->size && gathered == WITAN_OK; i++) {
+        session->usage = session->usage || all[i] != 0;
+    }
+    if (gathered != WITAN_OK) {
+        return gathered; /* `all` stays: a late peer may still write it */
+    }
+    free(all);
+    if (status != WITAN_OK) {
+        (void)WTN_ERROR(status, "%s", fault);
+    }
+    return wtn_session_agree(session, status);
+}
+
+witan_status_t wtn_session_agree(wtn_session_t *session, witan_status_t status)
+{
+    return wtn_agree(session->comm, "witan", status, NULL, 0);
+}
+
+witan_status_t wtn_session_agree_usage(wtn_session_t *session, witan_status_t status)
+{
+    return agree(session, status, status != WITAN_OK);
+}
+
+/* ---- the start ---- */
 
 static witan_status_t fold(const wtn_session_options_t *options, int32_t size,
                            witan_group_config_t *config)
 {
     int64_t ep = options->ep_count, tp = options->tp_count;
 
-    if ((options->mode == 1 && tp == 1 && ep > 1) || (options->mode == 0 && ep == 1 && tp > 1)) {
-        return WTN_ERROR(WITAN_E_ARGUMENT,
-                         "--mode %s contradicts --ep %" PRId64 " --tp %" PRId64
-                         ": leave out --mode",
-                         options->mode == 1 ? "tp" : "ep", ep, tp);
+    if (options->mode == 1 && tp == 1 && ep > 1) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "--mode tp contradicts --ep %" PRId64 " --tp 1", ep);
     }
     if (tp == 0) {
-        tp = options->mode == 1 ? size / (ep == 0 ? 1 : ep) : 1;
+        tp = options->mode == 1 && ep <= size ? size / (ep == 0 ? 1 : ep) : 1;
     }
     if (ep == 0) {
-        ep = options->mode == 1 ? 1 : size / tp;
+        ep = options->mode == 1 || tp > size ? 1 : size / tp;
     }
-    if (ep < 1 || tp < 1 || ep > size / tp || size % (ep * tp) != 0) {
+    if (tp < 1 || ep > size / tp || size % (ep * tp) != 0) {
         return WTN_ERROR(WITAN_E_ARGUMENT,
                          "--ep %" PRId64 " --tp %" PRId64 ": expected a product that divides the "
-                         "number of ranks, found %" PRId32 " ranks",
-                         options->ep_count, options->tp_count, size);
+                         "number of ranks, found %" PRId32 " rank%s",
+                         ep, tp, size, size == 1 ? "" : "s");
     }
     config->expert_parallel = (int32_t)ep;
     config->tensor_parallel = (int32_t)tp;
@@ -231,6 +269,23 @@ static witan_status_t agree_options(wtn_session_t *session, const wtn_command_t 
     return wtn_agree(session->comm, "options", WITAN_OK, &fields[1], command->option_count);
 }
 
+/* Backend and tier are known before any file is read: an unknown name is wrong usage, one that can
+ * not run here is not. */
+static witan_status_t check_names(wtn_session_t *session, const wtn_session_options_t *options)
+{
+    const wtn_backend_t *backend;
+    const wtn_tier_t    *tier;
+    witan_status_t       status = WITAN_OK;
+
+    if (options->backend != NULL) {
+        status = wtn_backend_select(options->backend, &backend);
+    }
+    if (status == WITAN_OK && options->kernel_tier != NULL) {
+        status = wtn_tier_select(options->kernel_tier, &tier);
+    }
+    return agree(session, status, status == WITAN_E_ARGUMENT);
+}
+
 witan_status_t wtn_session_begin(wtn_session_t *session, const wtn_command_t *command,
                                  const wtn_session_options_t *options, witan_status_t parsed)
 {
@@ -246,6 +301,10 @@ witan_status_t wtn_session_begin(wtn_session_t *session, const wtn_command_t *co
     if (parsed == WITAN_OK) {
         parsed = take_options(session, options);
     }
+    if (parsed != WITAN_OK) { /* good enough to agree that nothing will be done */
+        session->config.timeout_ns   = (uint64_t)START_SECONDS_MIN * 1000000000u;
+        session->config.thread_count = 1;
+    }
     (void)snprintf(fault, sizeof(fault), "%s", witan_last_error());
     if (launcher >= 0) {
         WTN_TRY(mpi_start(session, launcher, launcher_size));
@@ -254,55 +313,41 @@ witan_status_t wtn_session_begin(wtn_session_t *session, const wtn_command_t *co
         parsed = fold(options, session->size, &session->config);
         (void)snprintf(fault, sizeof(fault), "%s", witan_last_error());
     }
+    if (parsed != WITAN_OK) {
+        session->config.expert_parallel = session->size;
+    }
     WTN_TRY(make_group(session));
     if (parsed != WITAN_OK) {
         (void)WTN_ERROR(parsed, "%s", fault); /* what came in between may have changed it */
     }
-    return agree_options(session, command, parsed);
+    WTN_TRY(agree_options(session, command, parsed));
+    return check_names(session, options);
 
 fail:
     return status;
 }
 
-/* ---- agreement ---- */
+/* ---- sharing ---- */
 
-witan_status_t wtn_session_agree(wtn_session_t *session, witan_status_t status)
+witan_status_t wtn_session_share(wtn_session_t *session, void *data, size_t bytes)
 {
-    return wtn_agree(session->comm, "witan", status, NULL, 0);
-}
+    witan_status_t status = WITAN_OK;
 
-witan_status_t wtn_session_agree_usage(wtn_session_t *session, witan_status_t status)
-{
-    uint8_t        mine = status != WITAN_OK;
-    char           fault[WTN_ERROR_TEXT_BYTES];
-    uint8_t       *all;
-    witan_status_t gathered;
-
-    (void)snprintf(fault, sizeof(fault), "%s", witan_last_error());
-    all = calloc((size_t)session->size, 1);
-    if (all == NULL) {
-        return WTN_ERROR(WITAN_E_MEMORY, "%" PRId32 " bytes", session->size);
+    if (session->rank != 0) {
+        return wtn_recv(session->comm, 0, WTN_TAG_USER, data, bytes, "share");
     }
-    gathered = wtn_allgather(session->comm, &mine, 1, all, "options");
-    for (int32_t i = 0; i < session->size && gathered == WITAN_OK; i++) {
-        session->usage = session->usage || all[i] != 0;
+    for (int32_t rank = 1; rank < session->size && status == WITAN_OK; rank++) {
+        status = wtn_send(session->comm, rank, WTN_TAG_USER, data, bytes, "share");
     }
-    free(all);
-    if (gathered != WITAN_OK) {
-        return gathered;
-    }
-    if (status != WITAN_OK) {
-        (void)WTN_ERROR(status, "%s", fault);
-    }
-    return wtn_session_agree(session, status);
+    return status;
 }
 
 /* ---- the end ---- */
 
-/* The lowest rank that `text` ("...not heard from rank 0, 2 within...") does not list. */
+/* The lowest rank that `text` ("...not heard from ranks 0, 2 within...") does not list. */
 static int32_t lowest_heard(const char *text)
 {
-    static const char mark[] = "not heard from rank ";
+    static const char mark[] = "not heard from rank";
     const char       *at     = strstr(text, mark);
     int32_t           lowest = 0;
 
@@ -310,7 +355,8 @@ static int32_t lowest_heard(const char *text)
         return 0;
     }
     at += sizeof(mark) - 1;
-    for (;;) { /* the list ascends */
+    at += *at == 's'; /* "rank 2", "ranks 2, 5" */
+    for (;;) {        /* the list ascends */
         char *end;
         long  rank = strtol(at, &end, 10);
 
@@ -345,9 +391,27 @@ static _Noreturn void leave(const wtn_session_t *session, const char *text)
         sleep_ns((uint64_t)wtn_min_i64(session->rank, 20) * 50000000u);
         (void)fprintf(stderr, "witan: %s\n", text);
     } else {
-        sleep_ns(session->config.timeout_ns);
+        sleep_ns(session->comm != NULL ? session->comm->timeout_ns : session->config.timeout_ns);
     }
     _exit(1);
+}
+
+/* All ranks see the same words, so no vote is needed; only must the first speak before a launcher
+ * sees the others fail and ends the job. */
+int wtn_session_refuse(const char *format, ...)
+{
+    va_list args;
+
+    if (wtn_launcher_rank() != 0) {
+        sleep_ns(500000000u);
+        return 2;
+    }
+    (void)fputs("witan: ", stderr);
+    va_start(args, format);
+    (void)vfprintf(stderr, format, args);
+    va_end(args);
+    (void)fputc('\n', stderr);
+    return 2;
 }
 
 static witan_status_t flush_results(void)

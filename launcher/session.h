@@ -31,55 +31,20 @@ typedef struct wtn_session_options {
 } wtn_session_options_t;
 
 /* Their rows in the table of a command. `o` points at the struct above. */
-#define WTN_SESSION_OPTIONS(o)                                                              \
-    {.name     = "mode",                                                                    \
-     .kind     = WTN_OPTION_CHOICE,                                                         \
-     .argument = "ep|tp",                                                                   \
-     .fallback = "ep",                                                                      \
-     .help     = "expert or tensor parallel: which takes the ranks",                        \
-     .value    = &(o)->mode},                                                                  \
-        {.name     = "ep",                                                                  \
-         .kind     = WTN_OPTION_INTEGER,                                                    \
-         .argument = "N",                                                                   \
-         .help     = "ranks the experts are dealt to",                                      \
-         .value    = &(o)->ep_count,                                                        \
-         .min      = 1,                                                                     \
-         .max      = INT32_MAX},                                                                 \
-        {.name     = "tp",                                                                  \
-         .kind     = WTN_OPTION_INTEGER,                                                    \
-         .argument = "N",                                                                   \
-         .help     = "ranks that share every expert's width",                               \
-         .value    = &(o)->tp_count,                                                        \
-         .min      = 1,                                                                     \
-         .max      = INT32_MAX},                                                                 \
-        {.name     = "backend",                                                             \
-         .kind     = WTN_OPTION_TEXT,                                                       \
-         .argument = "NAME",                                                                \
-         .fallback = "auto",                                                                \
-         .help     = "auto, host or cuda",                                                  \
-         .value    = &(o)->backend},                                                           \
-        {.name     = "kernel-tier",                                                         \
-         .kind     = WTN_OPTION_TEXT,                                                       \
-         .argument = "NAME",                                                                \
-         .fallback = "auto",                                                                \
-         .help     = "auto, scalar, avx2, avx512 or avx512_bf16",                           \
-         .value    = &(o)->kernel_tier},                                                       \
-        {.name     = "threads",                                                             \
-         .kind     = WTN_OPTION_INTEGER,                                                    \
-         .argument = "N",                                                                   \
-         .help     = "compute threads per rank (default: WITAN_NUM_THREADS, or its cores)", \
-         .value    = &(o)->thread_count,                                                    \
-         .min      = 1,                                                                     \
-         .max      = 4096},                                                                      \
-        {.name  = "bind",                                                                   \
-         .kind  = WTN_OPTION_FLAG,                                                          \
-         .help  = "bind the ranks of a node to cores of their own",                         \
-         .value = &(o)->bind},                                                              \
-    {                                                                                       \
-        .name = "timeout", .kind = WTN_OPTION_SECONDS, .argument = "SECONDS",               \
-        .help  = "deadline of every wait for a peer (default: WITAN_TIMEOUT, or 60)",       \
-        .value = &(o)->timeout_ns                                                           \
-    }
+#define WTN_SESSION_OPTIONS(o)                                                                 \
+    WTN_OPT_CHOICE("mode", "ep|tp", "ep", &(o)->mode, "which parallelism takes the ranks"),    \
+        WTN_OPT_INTEGER("ep", "N", NULL, 1, INT32_MAX, &(o)->ep_count,                         \
+                        "ranks the experts are dealt to"),                                     \
+        WTN_OPT_INTEGER("tp", "N", NULL, 1, INT32_MAX, &(o)->tp_count,                         \
+                        "ranks that share each expert's width"),                               \
+        WTN_OPT_TEXT("backend", "NAME", "auto", &(o)->backend, "auto, host or cuda"),          \
+        WTN_OPT_TEXT("kernel-tier", "NAME", "auto", &(o)->kernel_tier,                         \
+                     "auto, scalar, avx2, avx512 or avx512_bf16"),                             \
+        WTN_OPT_INTEGER("threads", "N", NULL, 1, 4096, &(o)->thread_count,                     \
+                        "compute threads of a rank (else WITAN_NUM_THREADS, else its cores)"), \
+        WTN_OPT_FLAG("bind", &(o)->bind, "bind the ranks of a node to cores of their own"),    \
+        WTN_OPT_SECONDS("timeout", &(o)->timeout_ns,                                           \
+                        "deadline of every wait for a peer (else WITAN_TIMEOUT, else 60)")
 
 typedef struct wtn_session {
     witan_group_t       *group; /* NULL when it could not be made */
@@ -101,9 +66,16 @@ witan_status_t wtn_session_agree(wtn_session_t *session, witan_status_t status);
 /* Like wtn_session_agree for faults of usage: the exit status becomes 2. Collective. */
 witan_status_t wtn_session_agree_usage(wtn_session_t *session, witan_status_t status);
 
+/* Give all ranks what rank 0 has in `data`. Collective. */
+witan_status_t wtn_session_share(wtn_session_t *session, void *data, size_t bytes);
+
 /* Print the one line of a failure, once over all ranks, end MPI and return the exit status. After
  * a lost peer it does not return: MPI could not be ended without waiting for that peer. */
 int wtn_session_end(wtn_session_t *session, witan_status_t status);
+
+/* Wrong usage found before there are options to parse: print the line once over the ranks of a
+ * launcher; returns the exit status 2. */
+int wtn_session_refuse(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* The rank and number of ranks the launcher tells by environment; 0 and 1 without a launcher. */
 int32_t wtn_launcher_rank(void);

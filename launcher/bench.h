@@ -1,0 +1,106 @@
+/* What the benchmarks share: the shape, the limits of the machine, figures, the JSON file. */
+#ifndef WTN_BENCH_H
+#define WTN_BENCH_H
+
+#include <jansson.h>
+
+#include "experts/hf.h"
+#include "launcher/session.h"
+#include "launcher/synthetic.h"
+
+int wtn_bench_experts(int argc, char **argv);
+int wtn_bench_layer(int argc, char **argv);
+
+/* ---- what is measured: a block of a model, or a shape with synthetic weights ---- */
+
+typedef struct wtn_bench_options {
+    const char *model;
+    int64_t     layer, expert_count, topk, hidden_size, inter_size;
+    int32_t     dtype; /* witan_dtype_t */
+    int64_t     warmup_count, iteration_count, check_count;
+    const char *json;
+} wtn_bench_options_t;
+
+#define WTN_BENCH_OPTIONS(o, what_is_checked)                                                      \
+    WTN_OPT_TEXT("model", "DIR", NULL, &(o)->model,                                                \
+                 "Hugging Face folder; else synthetic weights of this shape:"),                    \
+        WTN_OPT_INTEGER("layer", "N", NULL, 0, INT32_MAX, &(o)->layer, "block of the model"),      \
+        WTN_OPT_INTEGER("experts", "N", "8", 1, INT32_MAX, &(o)->expert_count, "E, experts"),      \
+        WTN_OPT_INTEGER("topk", "N", "2", 1, INT32_MAX, &(o)->topk, "K, experts of a token"),      \
+        WTN_OPT_INTEGER("hidden", "N", "2048", 1, INT32_MAX, &(o)->hidden_size, "H, hidden size"), \
+        WTN_OPT_INTEGER("inter", "N", "1408", 1, INT32_MAX, &(o)->inter_size,                      \
+                        "I, width of an expert"),                                                  \
+        WTN_OPT_CHOICE("dtype", "f32|f16|bf16", "bf16", &(o)->dtype,                               \
+                       "of activations and weights"),                                              \
+        {.name     = "warmup",                                                                     \
+         .letter   = 'w',                                                                          \
+         .kind     = WTN_OPTION_INTEGER,                                                           \
+         .argument = "N",                                                                          \
+         .fallback = "3",                                                                          \
+         .help     = "iterations before the clock",                                                \
+         .value    = &(o)->warmup_count,                                                           \
+         .min      = 0,                                                                            \
+         .max      = 1000000},                                                                          \
+        {.name     = "iterations",                                                                 \
+         .letter   = 'n',                                                                          \
+         .kind     = WTN_OPTION_INTEGER,                                                           \
+         .argument = "N",                                                                          \
+         .fallback = "20",                                                                         \
+         .help     = "iterations of each size",                                                    \
+         .value    = &(o)->iteration_count,                                                        \
+         .min      = 1,                                                                            \
+         .max      = 1000000},                                                                          \
+        {.name     = "check",                                                                      \
+         .letter   = 'c',                                                                          \
+         .kind     = WTN_OPTION_INTEGER,                                                           \
+         .argument = "N",                                                                          \
+         .fallback = "2",                                                                          \
+         .help     = what_is_checked,                                                              \
+         .value    = &(o)->check_count,                                                            \
+         .min      = 0,                                                                            \
+         .max      = 1000},                                                                             \
+        WTN_OPT_TEXT("json", "FILE", NULL, &(o)->json, "also write the figures as JSON")
+
+/* --model with a shape, or --layer without --model. */
+witan_status_t wtn_bench_check_options(const wtn_command_t       *command,
+                                       const wtn_bench_options_t *options);
+
+typedef struct wtn_bench_model {
+    witan_layer_config_t config;
+    witan_weights_t      weights;
+    wtn_hf_t            *hf; /* NULL: synthetic */
+    wtn_synthetic_t      synthetic;
+} wtn_bench_model_t;
+
+/* Local. `model` must stay where it is. */
+witan_status_t wtn_bench_model_open(wtn_bench_model_t *model, const wtn_bench_options_t *options,
+                                    const wtn_session_options_t *session);
+void           wtn_bench_model_close(wtn_bench_model_t *model);
+
+/* Multiplications and additions of one row through one expert. */
+double wtn_bench_row_flops(const witan_layer_config_t *config);
+
+/* ---- figures ---- */
+
+/* Sorts `values`; the p-quantile (nearest rank), p in [0, 1]. */
+double wtn_bench_quantile(double *values, size_t count, double p);
+
+/* Iterations are cut into this many blocks; the limits of the machine are measured before each, so
+ * that a noisy neighbour slows yardstick and measurement alike. */
+#define WTN_BENCH_BLOCKS 5
+
+/* Bytes to read for the bandwidth: beyond every cache. */
+size_t wtn_bench_read_bytes(void);
+
+/* ---- JSON ---- */
+
+/* {"schema": "witan.bench.<name>/1", version, machine, "shape": ...}; NULL without memory. */
+json_t *wtn_bench_json_begin(const char *name, const witan_layer_config_t *config);
+
+/* Can the file be made? Said before the work starts. */
+witan_status_t wtn_bench_json_probe(const char *path);
+
+/* Write to a temporary file beside it, then rename. */
+witan_status_t wtn_bench_json_write(const char *path, const json_t *root);
+
+#endif

@@ -1,0 +1,448 @@
+/* witan bench layer: the whole block over all ranks, by tokens per rank. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/error.h"
+#include "core/util.h"
+#include "dispatch/reference.h"
+#include "kernels/probe/probe.h"
+#include "launcher/bench.h"
+#include "launcher/job.h"
+#include "launcher/load.h"
+
+#define INPUT_SEED 11
+
+typedef struct layer_options {
+    wtn_session_options_t session;
+    wtn_bench_options_t   bench;
+    wtn_plan_options_t    plan;
+    wtn_option_list_t     tokens;
+} layer_options_t;
+
+typedef struct bench {
+    wtn_session_t         *session;
+    const layer_options_t *options;
+    wtn_bench_model_t      model;
+    witan_layer_t         *layer;
+    witan_layer_info_t     info;
+    witan_group_info_t     group;
+    const wtn_tier_t      *tier;
+    json_t                *results;
+    int64_t                wrong_count;
+} bench_t;
+
+/* What a rank tells of one size. */
+typedef struct tally {
+    double  peak;                        /* median over the blocks */
+    double  phase_ns[WITAN_PHASE_COUNT]; /* per iteration */
+    int64_t row_count, wrong_count, checked_count;
+} tally_t;
+
+/* One size: T tokens on every rank. */
+typedef struct workload {
+    int64_t       token_count;
+    witan_plan_t *plan;
+    void         *hidden, *output;
+    double       *seconds; /* [iterations], the slowest rank's */
+    double       *slot;    /* [ranks] */
+    tally_t       mine, *all;
+    double        p50, p99;
+} workload_t;
+
+/* ---- one size ---- */
+
+static witan_status_t make_workload(bench_t *bench, workload_t *load)
+{
+    const witan_layer_config_t *config = &bench->info.config;
+    size_t                      ranks  = (size_t)bench->session->size, values;
+    witan_plan_config_t         plan   = wtn_plan_config_make(&bench->options->plan);
+    /* The ranks of a tensor group hold the same tokens. */
+    uint64_t seed = INPUT_SEED + (uint64_t)(bench->session->rank / bench->group.tensor_parallel);
+    witan_status_t status = WITAN_OK;
+
+    if (!wtn_mul((size_t)load->token_count, (size_t)config->hidden_size, &values)) {
+        values = SIZE_MAX / 16;
+    }
+    load->hidden  = wtn_alloc(values * witan_dtype_bytes(config->dtype));
+    load->output  = wtn_alloc(values * witan_dtype_bytes(config->dtype));
+    load->seconds = calloc((size_t)bench->options->bench.iteration_count, sizeof(double));
+    load->slot    = calloc(ranks, sizeof(*load->slot));
+    load->all     = calloc(ranks, sizeof(*load->all));
+    if (load->hidden == NULL || load->output == NULL || load->seconds == NULL ||
+        load->slot == NULL || load->all == NULL) {
+        status = WTN_ERROR(WITAN_E_MEMORY, "%" PRId64 " tokens", load->token_count);
+    } else {
+        wtn_synthetic_fill(load->hidden, config->dtype, seed, 0, values, 1.0f);
+    }
+    WTN_TRY(wtn_session_agree(bench->session, status));
+    plan.token_count_max = load->token_count;
+    return witan_plan_create(&load->plan, bench->layer, &plan);
+
+fail:
+    return status;
+}
+
+static void free_workload(const bench_t *bench, workload_t *load)
+{
+    witan_plan_destroy(load->plan);
+    if (bench->session->comm->broken) {
+        return; /* a late peer may still write there */
+    }
+    wtn_free(load->hidden);
+    wtn_free(load->output);
+    free(load->seconds);
+    free(load->slot);
+    free(load->all);
+}
+
+/* One iteration between two barriers; the time is the slowest rank's. */
+static witan_status_t iterate(bench_t *bench, workload_t *load, double *seconds)
+{
+    witan_forward_args_t args  = {.struct_bytes = sizeof(args),
+                                  .token_count  = load->token_count,
+                                  .hidden       = load->hidden,
+                                  .output       = load->output};
+    uint64_t             start = wtn_now_ns();
+    double               mine;
+    witan_status_t       status;
+
+    WTN_TRY(witan_forward(load->plan, &args));
+    mine = (double)(wtn_now_ns() - start) * 1e-9;
+    WTN_TRY(wtn_allgather(bench->session->comm, &mine, sizeof(mine), load->slot, "bench"));
+    *seconds = 0;
+    for (int32_t rank = 0; rank < bench->session->size; rank++) {
+        *seconds = load->slot[rank] > *seconds ? load->slot[rank] : *seconds;
+    }
+    return WITAN_OK;
+
+fail:
+    return status;
+}
+
+static witan_status_t add_phases(workload_t *load)
+{
+    witan_stats_t  stats  = {.struct_bytes = sizeof(stats)};
+    witan_status_t status = witan_plan_stats(load->plan, &stats);
+
+    if (status != WITAN_OK) {
+        return status;
+    }
+    for (int phase = 0; phase < WITAN_PHASE_COUNT; phase++) {
+        load->mine.phase_ns[phase] += (double)stats.phase_ns[phase];
+    }
+    load->mine.row_count = stats.recv_row_count;
+    return WITAN_OK;
+}
+
+static witan_status_t measure(bench_t *bench, workload_t *load)
+{
+    const wtn_bench_options_t *options = &bench->options->bench;
+    size_t                     count   = (size_t)options->iteration_count;
+    double                     peaks[WTN_BENCH_BLOCKS], ignored;
+    int64_t                    done = 0;
+    witan_status_t             status;
+
+    for (int64_t i = 0; i < options->warmup_count; i++) {
+        WTN_TRY(iterate(bench, load, &ignored));
+    }
+    for (int block = 0; block < WTN_BENCH_BLOCKS; block++) {
+        int64_t end = wtn_part_begin(options->iteration_count, WTN_BENCH_BLOCKS, block + 1);
+
+        WTN_TRY(wtn_session_agree(bench->session, WITAN_OK)); /* all probe at once */
+        peaks[block] =
+            wtn_probe_peak(bench->tier, bench->info.config.dtype, bench->group.thread_count);
+        WTN_TRY(wtn_session_agree(bench->session, WITAN_OK));
+        for (; done < end; done++) {
+            WTN_TRY(iterate(bench, load, &load->seconds[done]));
+            WTN_TRY(add_phases(load));
+        }
+    }
+    load->p50       = wtn_bench_quantile(load->seconds, count, 0.5);
+    load->p99       = wtn_bench_quantile(load->seconds, count, 0.99);
+    load->mine.peak = wtn_bench_quantile(peaks, WTN_BENCH_BLOCKS, 0.5);
+    for (int phase = 0; phase < WITAN_PHASE_COUNT; phase++) {
+        load->mine.phase_ns[phase] /= (double)count;
+    }
+    return WITAN_OK;
+
+fail:
+    return status;
+}
+
+/* Sampled tokens of this rank against float64, with the routing that was taken. */
+static witan_status_t check_tokens(bench_t *bench, workload_t *load)
+{
+    const witan_layer_config_t *config = &bench->info.config;
+    size_t                      width  = (size_t)config->hidden_size;
+    size_t                      topk   = (size_t)config->topk;
+    size_t                      bytes  = witan_dtype_bytes(config->dtype);
+    int64_t        count     = wtn_min_i64(bench->options->bench.check_count, load->token_count);
+    double        *reference = calloc(width, sizeof(*reference));
+    const int32_t *ids;
+    const float   *weights;
+    witan_status_t status = witan_plan_routing(load->plan, &ids, &weights);
+
+    if (reference == NULL) {
+        return WTN_ERROR(WITAN_E_MEMORY, "reference of width %zu", width);
+    }
+    for (int64_t i = 0; i < count && status == WITAN_OK; i++) {
+        size_t token = count == 1 ? 0 : (size_t)((load->token_count - 1) * i / (count - 1));
+        double norm;
+
+        status =
+            wtn_reference_layer(config, &bench->model.weights, 1,
+                                (const char *)load->hidden + token * width * bytes,
+                                ids + token * topk, weights + token * topk, reference, NULL, NULL);
+        norm = wtn_error_norm((const char *)load->output + token * width * bytes, config->dtype,
+                              reference, config->hidden_size);
+        load->mine.wrong_count += !(norm <= wtn_tolerance(config->dtype));
+        load->mine.checked_count++;
+    }
+    free(reference);
+    return status;
+}
+
+/* ---- figures ---- */
+
+/* Useful operations of all ranks in one iteration: experts, shared expert and router. */
+static double total_flops(const bench_t *bench, int64_t token_count)
+{
+    const witan_layer_config_t *config = &bench->info.config;
+    double                      row    = wtn_bench_row_flops(config);
+    double tokens    = (double)token_count * bench->session->size / bench->group.tensor_parallel;
+    double per_token = row * config->topk;
+
+    per_token += row / (double)config->inter_size * (double)config->shared_inter_size;
+    per_token += 2.0 * (double)config->hidden_size * config->expert_count;
+    return tokens * per_token;
+}
+
+static json_t *make_result(const workload_t *load, double rate, double of_peak, double peak,
+                           double imbalance, const tally_t *sum)
+{
+    json_t *phases = json_object();
+    json_t *result;
+
+    for (int phase = 0; phase < WITAN_PHASE_COUNT && phases != NULL; phase++) {
+        (void)json_object_set_new(phases, witan_phase_name((witan_phase_t)phase),
+                                  json_real(sum->phase_ns[phase] * 1e-3));
+    }
+    result = json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I}", "tokens",
+                       (json_int_t)load->token_count, "p50_us", load->p50 * 1e6, "p99_us",
+                       load->p99 * 1e6, "gflops", rate * 1e-9, "peak_gflops", peak * 1e-9,
+                       "fraction_of_peak", of_peak, "imbalance", imbalance, "wrong",
+                       (json_int_t)sum->wrong_count, "checked", (json_int_t)sum->checked_count);
+    if (result != NULL) {
+        (void)json_object_set(result, "phases_us", phases);
+    }
+    json_decref(phases);
+    return result;
+}
+
+static tally_t sum_tallies(const bench_t *bench, const workload_t *load, int64_t *row_most)
+{
+    tally_t sum = {0};
+
+    *row_most = 0;
+    for (int32_t rank = 0; rank < bench->session->size; rank++) {
+        const tally_t *tally = &load->all[rank];
+
+        sum.peak += tally->peak;
+        sum.row_count += tally->row_count;
+        sum.wrong_count += tally->wrong_count;
+        sum.checked_count += tally->checked_count;
+        *row_most = wtn_max_i64(*row_most, tally->row_count);
+        for (int phase = 0; phase < WITAN_PHASE_COUNT; phase++) {
+            sum.phase_ns[phase] += tally->phase_ns[phase] / bench->session->size;
+        }
+    }
+    return sum;
+}
+
+static witan_status_t report(bench_t *bench, const workload_t *load)
+{
+    int64_t row_most;
+    tally_t sum     = sum_tallies(bench, load, &row_most);
+    double  rate    = total_flops(bench, load->token_count) / load->p50;
+    double  of_peak = sum.peak > 0 ? rate / sum.peak : 0;
+    double  imbalance =
+        sum.row_count == 0 ? 1.0 : (double)row_most * bench->session->size / (double)sum.row_count;
+
+    bench->wrong_count += sum.wrong_count;
+    if (bench->session->rank != 0) {
+        return WITAN_OK;
+    }
+    printf("  %8" PRId64 " %10.1f %10.1f %9.1f %9.1f %6.1f", load->token_count, load->p50 * 1e6,
+           load->p99 * 1e6, rate * 1e-9, sum.peak * 1e-9, of_peak * 100);
+    for (int phase = 0; phase < WITAN_PHASE_COUNT; phase++) {
+        printf(" %9.1f", sum.phase_ns[phase] * 1e-3);
+    }
+    printf(" %9.3f %6" PRId64 "\n", imbalance, sum.wrong_count);
+    (void)fflush(stdout);
+    if (bench->options->bench.json != NULL &&
+        json_array_append_new(bench->results,
+                              make_result(load, rate, of_peak, sum.peak, imbalance, &sum)) != 0) {
+        return WTN_ERROR(WITAN_E_MEMORY, "the JSON result could not be made");
+    }
+    return WITAN_OK;
+}
+
+static void print_header(const bench_t *bench)
+{
+    const witan_layer_config_t *config = &bench->info.config;
+
+    if (bench->session->rank != 0) {
+        return;
+    }
+    printf("# witan bench layer: E %" PRId32 ", K %" PRId32 ", H %" PRId64 ", I %" PRId64
+           ", shared %" PRId64 ", %s, %s %s, %" PRId32 " ranks (ep %" PRId32 ", tp %" PRId32
+           ", dp %" PRId32 ") x %" PRId32 " threads, %s, %" PRId64 " iterations\n",
+           config->expert_count, config->topk, config->hidden_size, config->inter_size,
+           config->shared_inter_size, witan_dtype_name(config->dtype), bench->info.backend,
+           bench->info.kernel_tier, bench->group.size, bench->group.expert_parallel,
+           bench->group.tensor_parallel, bench->group.data_parallel, bench->group.thread_count,
+           bench->group.transport, bench->options->bench.iteration_count);
+    printf("# tokens: of each rank; times: of the slowest rank; phases: mean over ranks, us; "
+           "GFLOP/s: useful ones of all ranks\n");
+    printf("# peak: multiply-adds on registers of all ranks at once, measured in turns; "
+           "imbalance: max / mean of rows over ranks\n");
+    printf("# #wrong: tokens beyond the tolerance %.0e of float64, of %" PRId64
+           " checked on each rank\n",
+           wtn_tolerance(config->dtype), bench->options->bench.check_count);
+    printf("# %8s %10s %10s %9s %9s %6s", "tokens", "p50_us", "p99_us", "GFLOP/s", "peak", "%peak");
+    for (int phase = 0; phase < WITAN_PHASE_COUNT; phase++) {
+        printf(" %9s", witan_phase_name((witan_phase_t)phase));
+    }
+    printf(" %9s %6s\n", "imbalance", "#wrong");
+}
+
+static witan_status_t write_json(bench_t *bench)
+{
+    json_t        *root = wtn_bench_json_begin("layer", &bench->info.config);
+    json_t        *facts;
+    witan_status_t status;
+
+    facts = json_pack("{s:i, s:i, s:i, s:i, s:i, s:s, s:s, s:s, s:O}", "ranks",
+                      (int)bench->group.size, "expert_parallel", (int)bench->group.expert_parallel,
+                      "tensor_parallel", (int)bench->group.tensor_parallel, "data_parallel",
+                      (int)bench->group.data_parallel, "threads", (int)bench->group.thread_count,
+                      "backend", bench->info.backend, "kernel_tier", bench->info.kernel_tier,
+                      "transport", bench->group.transport, "results", bench->results);
+    if (root == NULL || facts == NULL || json_object_update(root, facts) != 0) {
+        status = WTN_ERROR(WITAN_E_MEMORY, "the JSON text could not be made");
+    } else {
+        status = wtn_bench_json_write(bench->options->bench.json, root);
+    }
+    json_decref(facts);
+    json_decref(root);
+    return status;
+}
+
+/* ---- all sizes ---- */
+
+static witan_status_t run_size(bench_t *bench, int64_t token_count)
+{
+    workload_t     load = {.token_count = token_count};
+    witan_status_t status;
+
+    WTN_TRY(make_workload(bench, &load));
+    WTN_TRY(measure(bench, &load));
+    WTN_TRY(wtn_session_agree(bench->session, check_tokens(bench, &load)));
+    WTN_TRY(wtn_allgather(bench->session->comm, &load.mine, sizeof(load.mine), load.all, "bench"));
+    WTN_TRY(wtn_session_agree(bench->session, report(bench, &load)));
+
+fail:
+    free_workload(bench, &load);
+    return status;
+}
+
+static witan_status_t make_layer(bench_t *bench)
+{
+    const layer_options_t *options = bench->options;
+    witan_status_t         status;
+
+    status = wtn_bench_model_open(&bench->model, &options->bench, &options->session);
+    if (status == WITAN_OK && options->bench.json != NULL && bench->session->rank == 0) {
+        status = wtn_bench_json_probe(options->bench.json);
+    }
+    WTN_TRY(wtn_session_agree(bench->session, status));
+    if (options->bench.model != NULL) {
+        status = wtn_load_layer(bench->session, &options->session, options->bench.model,
+                                (int32_t)options->bench.layer, &bench->layer);
+    } else {
+        status = witan_layer_create(&bench->layer, bench->session->group, &bench->model.config,
+                                    &bench->model.weights);
+    }
+    WTN_TRY(status);
+    bench->info.struct_bytes  = sizeof(bench->info);
+    bench->group.struct_bytes = sizeof(bench->group);
+    WTN_TRY(witan_layer_info(bench->layer, &bench->info));
+    WTN_TRY(witan_group_query(bench->session->group, &bench->group));
+    return wtn_tier_select(bench->info.kernel_tier, &bench->tier);
+
+fail:
+    return status;
+}
+
+static witan_status_t run_bench(bench_t *bench)
+{
+    const wtn_option_list_t *tokens = &bench->options->tokens;
+    witan_status_t           status;
+
+    bench->results = json_array();
+    WTN_TRY(make_layer(bench));
+    print_header(bench);
+    for (int32_t i = 0; i < tokens->count; i++) {
+        WTN_TRY(run_size(bench, tokens->values[i]));
+    }
+    status = WITAN_OK;
+    if (bench->session->rank == 0 && bench->options->bench.json != NULL) {
+        status = write_json(bench);
+    }
+    if (status == WITAN_OK && bench->wrong_count > 0) {
+        status =
+            WTN_ERROR(WITAN_E_INTERNAL, "bench: %" PRId64 " tokens are wrong", bench->wrong_count);
+    }
+    WTN_TRY(wtn_session_agree(bench->session, status));
+
+fail:
+    json_decref(bench->results);
+    witan_layer_destroy(bench->layer);
+    wtn_bench_model_close(&bench->model);
+    return status;
+}
+
+int wtn_bench_layer(int argc, char **argv)
+{
+    layer_options_t options;
+    wtn_option_t    table[] = {
+           WTN_OPT_LIST("tokens", "1,16,128,1024", 0, 1 << 24, &options.tokens,
+                        "tokens of each rank, one line each"),
+           WTN_BENCH_OPTIONS(&options.bench, "tokens of each rank compared with float64"),
+           WTN_PLAN_OPTIONS(&options.plan),
+           WTN_SESSION_OPTIONS(&options.session),
+    };
+    const wtn_command_t command = {"bench layer", "Measure the whole block over all ranks.", table,
+                                   WTN_COUNT_OF(table)};
+    wtn_session_t       session;
+    bench_t             bench = {.session = &session, .options = &options};
+    witan_status_t      status;
+    bool                help;
+
+    status = wtn_options_parse(&command, argc, argv, &help);
+    if (help) {
+        wtn_options_help(&command);
+        return 0;
+    }
+    if (status == WITAN_OK) {
+        status = wtn_bench_check_options(&command, &options.bench);
+    }
+    status = wtn_session_begin(&session, &command, &options.session, status);
+    if (status == WITAN_OK) {
+        status = run_bench(&bench);
+    }
+    return wtn_session_end(&session, status);
+}

@@ -1,0 +1,64 @@
+/* The program `witan`. */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <witan/witan.h>
+
+#include "core/env.h"
+#include "core/util.h"
+#include "launcher/commands.h"
+#include "launcher/session.h"
+
+static const struct {
+    const char *name, *help;
+    int (*run)(int argc, char **argv);
+} commands[] = {
+    {"run", "compute one block of a model over the ranks", wtn_cmd_run},
+    {"check", "compare the distributed result with one rank and with float64", wtn_cmd_check},
+    {"synth", "write a block with random weights as a Hugging Face folder", wtn_cmd_synth},
+    {"info", "show machine, ranks, binding, backends and transports", wtn_cmd_info},
+    {"bench", "measure the experts or the whole layer", wtn_cmd_bench},
+};
+
+static void print_usage(void)
+{
+    printf("usage: witan COMMAND [OPTIONS]\n"
+           "The expert layers of mixture-of-experts models over many ranks: mpirun -n N witan "
+           "...\n\n");
+    for (size_t i = 0; i < WTN_COUNT_OF(commands); i++) {
+        printf("  %-8s %s\n", commands[i].name, commands[i].help);
+    }
+    printf("\n  witan COMMAND --help lists the options of a command.\n\nEnvironment:\n");
+#define PRINT_ENV(name, type, value, help) \
+    printf("  %-18s %-8s %s (default %s)\n", #name, type, help, value);
+    WTN_ENV_LIST(PRINT_ENV)
+#undef PRINT_ENV
+}
+
+static int print_and_flush(void)
+{
+    return fflush(stdout) == 0 ? 0 : 1;
+}
+
+int main(int argc, char **argv)
+{
+    (void)signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of the write, not a signal */
+    if (argc < 2) {
+        return wtn_session_refuse("expected a command, found none (witan --help lists them)");
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        print_usage();
+        return print_and_flush();
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("witan %s\n", witan_version());
+        return print_and_flush();
+    }
+    for (size_t i = 0; i < WTN_COUNT_OF(commands); i++) {
+        if (strcmp(argv[1], commands[i].name) == 0) {
+            return commands[i].run(argc - 1, argv + 1);
+        }
+    }
+    return wtn_session_refuse("unknown command '%s' (witan --help lists them)", argv[1]);
+}

@@ -1,0 +1,249 @@
+/* witan run: one block of a model over the tokens of a file. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "core/util.h"
+#include "experts/hf.h"
+#include "launcher/commands.h"
+#include "launcher/job.h"
+#include "launcher/load.h"
+#include "launcher/tokens.h"
+
+typedef struct run_options {
+    wtn_session_options_t session;
+    wtn_plan_options_t    plan;
+    const char           *model, *input, *output, *routing_out;
+    int64_t               layer, step_tokens;
+    bool                  stats;
+} run_options_t;
+
+/* The files of rank 0. */
+typedef struct run {
+    const run_options_t *options;
+    wtn_tokens_t         tokens;
+    wtn_st_writer_t     *output, *routing;
+    size_t               row_bytes;
+    int32_t              topk;
+    float               *weights; /* [T, K]: the file has all ids before them */
+} run_t;
+
+/* ---- rank 0: files ---- */
+
+static witan_status_t feed_read(void *context, int64_t begin, int64_t count, void *hidden)
+{
+    const run_t *run = context;
+
+    return wtn_tokens_read(&run->tokens, begin, count, hidden);
+}
+
+static witan_status_t feed_write(void *context, int64_t begin, int64_t count, const void *hidden)
+{
+    run_t *run = context;
+
+    (void)begin;
+    return wtn_st_writer_append(run->output, hidden, (size_t)count * run->row_bytes);
+}
+
+static witan_status_t feed_write_routing(void *context, int64_t begin, int64_t count,
+                                         const int32_t *ids, const float *weights)
+{
+    run_t *run  = context;
+    size_t each = (size_t)count * (size_t)run->topk;
+
+    memcpy(run->weights + (size_t)begin * (size_t)run->topk, weights, each * sizeof(*weights));
+    return wtn_st_writer_append(run->routing, ids, each * sizeof(*ids));
+}
+
+static witan_status_t open_routing(run_t *run)
+{
+    wtn_st_tensor_t tensors[2] = {
+        {.name  = "topk_ids",
+         .dtype = WTN_ST_I32,
+         .rank  = 2,
+         .shape = {run->tokens.count, run->topk}},
+        {.name  = "topk_weights",
+         .dtype = WTN_ST_F32,
+         .rank  = 2,
+         .shape = {run->tokens.count, run->topk}},
+    };
+    size_t count;
+
+    if (!wtn_mul((size_t)run->tokens.count, (size_t)run->topk, &count)) {
+        count = SIZE_MAX;
+    }
+    run->weights = calloc(count + (count == 0), sizeof(*run->weights));
+    if (run->weights == NULL) {
+        return WTN_ERROR(WITAN_E_MEMORY, "routing of %" PRId64 " tokens", run->tokens.count);
+    }
+    return wtn_st_writer_open(&run->routing, run->options->routing_out, tensors, 2);
+}
+
+/* All that can be wrong with the files shows before any weight is read. */
+static witan_status_t open_files(run_t *run)
+{
+    const run_options_t        *options = run->options;
+    const witan_layer_config_t *layer;
+    wtn_hf_t                   *hf     = NULL;
+    wtn_st_tensor_t             tensor = {.name = WTN_TOKENS_TENSOR, .rank = 2};
+    witan_status_t              status;
+
+    WTN_TRY(wtn_hf_open(&hf, options->model, (int32_t)options->layer));
+    layer = wtn_hf_config(hf);
+    WTN_TRY(wtn_tokens_open(&run->tokens, options->input, layer));
+    run->row_bytes  = run->tokens.row_bytes;
+    run->topk       = layer->topk;
+    tensor.dtype    = wtn_tokens_dtype(layer->dtype);
+    tensor.shape[0] = run->tokens.count;
+    tensor.shape[1] = layer->hidden_size;
+    WTN_TRY(wtn_st_writer_open(&run->output, options->output, &tensor, 1));
+    if (options->routing_out != NULL) {
+        WTN_TRY(open_routing(run));
+    }
+
+fail:
+    wtn_hf_close(hf);
+    return status;
+}
+
+/* Both files or none. */
+static witan_status_t commit_files(run_t *run)
+{
+    witan_status_t status;
+
+    if (run->routing != NULL) {
+        wtn_st_writer_t *writer = run->routing;
+
+        WTN_TRY(wtn_st_writer_append(writer, run->weights,
+                                     (size_t)run->tokens.count * (size_t)run->topk *
+                                         sizeof(*run->weights)));
+        run->routing = NULL;
+        WTN_TRY(wtn_st_writer_commit(writer));
+    }
+    status      = wtn_st_writer_commit(run->output);
+    run->output = NULL;
+    if (status != WITAN_OK && run->options->routing_out != NULL) {
+        (void)unlink(run->options->routing_out);
+    }
+    return status;
+
+fail:
+    return status;
+}
+
+static void close_files(run_t *run)
+{
+    wtn_tokens_close(&run->tokens);
+    wtn_st_writer_abort(run->output);
+    wtn_st_writer_abort(run->routing);
+    free(run->weights);
+}
+
+/* ---- all ranks ---- */
+
+static witan_status_t print_summary(wtn_session_t *session, const run_options_t *options,
+                                    const wtn_job_t *job)
+{
+    witan_group_info_t group = {.struct_bytes = sizeof(group)};
+    witan_layer_info_t layer = {.struct_bytes = sizeof(layer)};
+    wtn_job_load_t    *loads = NULL;
+    witan_status_t     status;
+
+    WTN_TRY(witan_group_query(session->group, &group));
+    WTN_TRY(witan_layer_info(job->layer, &layer));
+    if (options->stats) {
+        WTN_TRY(wtn_job_loads(session, job, &loads));
+    }
+    if (session->rank == 0) {
+        printf("%" PRId64 " tokens, %s layer %" PRId64 ", %" PRId32 " rank%s (ep %" PRId32
+               ", tp %" PRId32 ", dp %" PRId32 "), %s %s, %s, %.3f s\n",
+               job->token_count, layer.family, options->layer, group.size,
+               group.size == 1 ? "" : "s", group.expert_parallel, group.tensor_parallel,
+               group.data_parallel, layer.backend, layer.kernel_tier, group.transport,
+               job->seconds);
+        if (options->stats) {
+            wtn_job_print(session, job, loads);
+        }
+    }
+    free(loads);
+    return WITAN_OK;
+
+fail:
+    return status;
+}
+
+static witan_status_t run_layer(wtn_session_t *session, run_t *run)
+{
+    const run_options_t *options = run->options;
+    const wtn_feed_t     feed    = {run, feed_read, feed_write, feed_write_routing};
+    wtn_job_t            job     = {.step_tokens = options->step_tokens,
+                                    .plan        = wtn_plan_config_make(&options->plan),
+                                    .routing     = options->routing_out != NULL};
+    witan_status_t       status;
+
+    status = session->rank == 0 ? open_files(run) : WITAN_OK;
+    WTN_TRY(wtn_session_agree(session, status));
+    job.token_count = run->tokens.count;
+    WTN_TRY(wtn_session_share(session, &job.token_count, sizeof(job.token_count)));
+    WTN_TRY(wtn_load_layer(session, &options->session, options->model, (int32_t)options->layer,
+                           &job.layer));
+    WTN_TRY(wtn_job_run(session, &job, &feed));
+    status = session->rank == 0 ? commit_files(run) : WITAN_OK;
+    WTN_TRY(wtn_session_agree(session, status));
+    WTN_TRY(print_summary(session, options, &job));
+
+fail:
+    witan_layer_destroy(job.layer);
+    return status;
+}
+
+static witan_status_t check_options(const run_options_t *options)
+{
+    if (options->routing_out != NULL && strcmp(options->routing_out, options->output) == 0) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "--output and --routing-out name the same file '%s'",
+                         options->output);
+    }
+    return WITAN_OK;
+}
+
+int wtn_cmd_run(int argc, char **argv)
+{
+    run_options_t options;
+    wtn_option_t  table[] = {
+         WTN_OPT_REQUIRED("model", "DIR", &options.model, "Hugging Face folder"),
+         WTN_OPT_REQUIRED_INTEGER("layer", "N", 0, INT32_MAX, &options.layer, "block of the model"),
+         WTN_OPT_REQUIRED("input", "FILE", &options.input, "safetensors with hidden_states [T, H]"),
+         WTN_OPT_REQUIRED("output", "FILE", &options.output, "the same, computed"),
+         WTN_OPT_TEXT("routing-out", "FILE", NULL, &options.routing_out,
+                      "also write topk_ids and topk_weights [T, K]"),
+         WTN_OPT_INTEGER("tokens-per-step", "N", "4096", 1, INT64_MAX, &options.step_tokens,
+                         "most tokens of a rank in one step"),
+         WTN_OPT_FLAG("stats", &options.stats, "print times, loads and traffic"),
+         WTN_PLAN_OPTIONS(&options.plan),
+         WTN_SESSION_OPTIONS(&options.session),
+    };
+    const wtn_command_t command = {"run", "Compute one mixture-of-experts block over the ranks.",
+                                   table, WTN_COUNT_OF(table)};
+    wtn_session_t       session;
+    run_t               run = {.options = &options};
+    witan_status_t      status;
+    bool                help;
+
+    status = wtn_options_parse(&command, argc, argv, &help);
+    if (help) {
+        wtn_options_help(&command);
+        return 0;
+    }
+    if (status == WITAN_OK) {
+        status = check_options(&options);
+    }
+    status = wtn_session_begin(&session, &command, &options.session, status);
+    if (status == WITAN_OK) {
+        status = run_layer(&session, &run);
+    }
+    close_files(&run);
+    return wtn_session_end(&session, status);
+}

@@ -1,0 +1,35 @@
+#!/bin/bash
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+# Benchmarks: tables, JSON and exit status, on shapes that take no time.
+. "$(dirname "$0")/lib.sh"
+
+# key FILE TEXT: the JSON has it
+key() {
+    grep -q "$2" "$1" || wrong "$1: expected $2 in: $(cat "$1")"
+}
+
+works 0 bench experts --experts 3 --hidden 64 --inter 32 --rows 1,5 -n 5 -w 1 -c 3 \
+    --json "$work/e.json"
+[ "$(grep -vc '^#' "$work/stdout")" -eq 2 ] || wrong "bench experts: $(cat "$work/stdout")"
+[ "$(grep -c '#wrong' "$work/stdout")" -ge 1 ] || wrong "bench experts: no header"
+key "$work/e.json" '"schema": "witan.bench.experts/1"'
+key "$work/e.json" '"rows_per_expert": 5'
+key "$work/e.json" '"gflops": [0-9]'
+key "$work/e.json" '"fraction_of_peak": [0-9]'
+! grep -q "$(hostname)" "$work/e.json" || wrong "the JSON names the host"
+for dtype in f32 f16; do
+    works 0 bench experts --experts 2 --hidden 40 --inter 24 --rows 3 --dtype $dtype -n 2
+done
+works 0 bench experts --experts 2 --hidden 40 --inter 24 --rows 3 -n 1 -w 0 --executor masked
+
+works 3 bench layer --experts 7 --topk 3 --hidden 64 --inter 32 --tokens 0,1,9 -n 4 -w 1 \
+    --json "$work/l.json"
+[ "$(grep -vc '^#' "$work/stdout")" -eq 3 ] || wrong "bench layer: $(cat "$work/stdout")"
+key "$work/l.json" '"schema": "witan.bench.layer/1"'
+key "$work/l.json" '"tokens": 9'
+key "$work/l.json" '"ranks": 3'
+works 4 bench layer --experts 4 --topk 2 --hidden 64 --inter 32 --tokens 5 -n 2 --ep 2 --tp 2
+works 0 synth --preset qwen2-57b-a14b --scale tiny --tokens 1 --out "$work/model"
+works 2 bench layer --model "$work/model" --layer 0 --tokens 3 -n 2
+works 0 bench experts --model "$work/model" --layer 0 --rows 2 -n 2
+finish
