@@ -8,12 +8,12 @@ double PEAK_NAME(int64_t rounds)
     const __typeof__(PEAK_FACTOR(0.5f)) b = PEAK_FACTOR(0.25f);
     PEAK_TYPE                           sums[PEAK_SUMS];
 
-#pragma GCC unroll 16
+#pragma GCC unroll 24
     for (int i = 0; i < PEAK_SUMS; i++) {
         sums[i] = PEAK_SET(1.0f);
     }
     for (int64_t round = 0; round < rounds; round++) {
-#pragma GCC unroll 16
+#pragma GCC unroll 24
         for (int i = 0; i < PEAK_SUMS; i++) {
             sums[i] = PEAK_MADD(sums[i], a, b);
             __asm__ volatile("" : "+" PEAK_REGISTER(sums[i])); /* may not be left out */

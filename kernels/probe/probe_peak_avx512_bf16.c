@@ -2,7 +2,7 @@
 #include "kernels/vector.h"
 
 #define PEAK_NAME            wtn_peak_avx512_bf16
-#define PEAK_SUMS            12
+#define PEAK_SUMS            24
 #define PEAK_TYPE            vec_t
 #define PEAK_SET(x)          vec_set1(x)
 #define PEAK_FACTOR(x)       ((__m512bh)_mm512_castps_si512(vec_set1(x)))
