@@ -37,11 +37,12 @@ typedef struct wtn_synth_sizes {
 
 typedef struct wtn_synth_key {
     const char *key;  /* NULL ends the list */
-    char        kind; /* 'b' boolean, 'i' integer, 'f' real */
+    char        kind; /* 'b' boolean, 'i' integer, 'f' real, 's' text */
     double      value;
+    const char *text;
 } wtn_synth_key_t;
 
-#define WTN_SYNTH_KEYS_MAX 12
+#define WTN_SYNTH_KEYS_MAX 16
 
 /* A model, as data: presets are rows of the table in synth_preset.c. */
 typedef struct wtn_synth_preset {

@@ -57,6 +57,8 @@ const wtn_synth_preset_t wtn_synth_presets[] = {
         .keys        = {{"n_shared_experts", 'i', 1},
                         {"n_group", 'i', 8},
                         {"topk_group", 'i', 4},
+                        {"topk_method", 's', .text = "noaux_tc"},
+                        {"scoring_func", 's', .text = "sigmoid"},
                         {"first_k_dense_replace", 'i', 3},
                         {"moe_layer_freq", 'i', 1},
                         {"routed_scaling_factor", 'f', 2.5},
@@ -180,6 +182,8 @@ static json_t *key_value(const wtn_synth_key_t *key)
         return json_boolean(key->value != 0.0);
     case 'i':
         return json_integer((json_int_t)key->value);
+    case 's':
+        return json_string(key->text);
     default:
         return json_real(key->value);
     }
