@@ -96,6 +96,9 @@ static inline uint8_t draw_code(const uint8_t *codes, uint64_t stream, uint64_t 
     return codes[draw_sum(stream, index) >> CODE_SHIFT];
 }
 
+/* Below this many elements a team of threads costs more than it gains. */
+#define PARALLEL_MIN 32768
+
 static void fill_normal(const wtn_synth_tensor_t *tensor, uint64_t stream, size_t begin,
                         size_t count, void *out)
 {
@@ -103,19 +106,19 @@ static void fill_normal(const wtn_synth_tensor_t *tensor, uint64_t stream, size_
 
     switch (tensor->st.dtype) {
     case WTN_ST_F32:
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (count >= PARALLEL_MIN)
         for (size_t i = 0; i < count; i++) {
             ((float *)out)[i] = draw_normal(stream, begin + i, unit);
         }
         break;
     case WTN_ST_F16:
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (count >= PARALLEL_MIN)
         for (size_t i = 0; i < count; i++) {
             ((uint16_t *)out)[i] = wtn_float_to_f16(draw_normal(stream, begin + i, unit));
         }
         break;
     default:
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (count >= PARALLEL_MIN)
         for (size_t i = 0; i < count; i++) {
             ((uint16_t *)out)[i] = wtn_float_to_bf16(draw_normal(stream, begin + i, unit));
         }
@@ -128,12 +131,12 @@ static void fill_codes(const wtn_synth_tensor_t *tensor, uint64_t stream, size_t
 {
     (void)pthread_once(&codes_once, make_all_codes);
     if (tensor->fill == WTN_SYNTH_FILL_FP8) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (count >= PARALLEL_MIN)
         for (size_t i = 0; i < count; i++) {
             out[i] = draw_code(fp8_codes, stream, begin + i);
         }
     } else {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (count >= PARALLEL_MIN)
         for (size_t i = 0; i < count; i++) {
             uint8_t low  = draw_code(fp4_codes, stream, 2 * (begin + i));
             uint8_t high = draw_code(fp4_codes, stream, 2 * (begin + i) + 1);

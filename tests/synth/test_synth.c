@@ -64,9 +64,7 @@ START_TEST(test_synth_same_seed_gives_same_bytes)
     const char *preset = wtn_synth_presets[_i].name;
     const char *one = place("one"), *again = place("again"), *other = place("other");
 
-    omp_set_num_threads(1);
     REQUIRE(write_tiny(preset, WTN_SYNTH_PUBLISHED, 7, 0, one));
-    omp_set_num_threads(3);
     REQUIRE(write_tiny(preset, WTN_SYNTH_PUBLISHED, 7, 0, again));
     REQUIRE(write_tiny(preset, WTN_SYNTH_PUBLISHED, 8, 0, other));
     ck_assert(files_equal(one, again, "config.json"));
@@ -104,6 +102,34 @@ START_TEST(test_synth_fill_in_pieces_equals_whole)
         free(pieces);
     }
     free(tensors);
+}
+END_TEST
+
+START_TEST(test_synth_fill_same_for_every_number_of_threads)
+{
+    enum { COUNT = 100001 };
+    static const struct {
+        wtn_synth_fill_t fill;
+        wtn_st_dtype_t   dtype;
+    } fills[] = {{WTN_SYNTH_FILL_NORMAL, WTN_ST_F32},
+                 {WTN_SYNTH_FILL_NORMAL, WTN_ST_F16},
+                 {WTN_SYNTH_FILL_NORMAL, WTN_ST_BF16},
+                 {WTN_SYNTH_FILL_FP8, WTN_ST_F8_E4M3},
+                 {WTN_SYNTH_FILL_FP4, WTN_ST_U8}};
+    static float one[COUNT], three[COUNT];
+
+    for (size_t i = 0; i < WTN_COUNT_OF(fills); i++) {
+        wtn_synth_tensor_t tensor = {.name     = "threads",
+                                     .st.dtype = fills[i].dtype,
+                                     .fill     = fills[i].fill,
+                                     .sigma    = 1.0};
+
+        omp_set_num_threads(1);
+        wtn_synth_fill(&tensor, 5, 0, COUNT, one);
+        omp_set_num_threads(3);
+        wtn_synth_fill(&tensor, 5, 0, COUNT, three);
+        ck_assert_msg(memcmp(one, three, sizeof(one)) == 0, "fill %zu", i);
+    }
 }
 END_TEST
 
@@ -232,6 +258,7 @@ int main(void)
     tcase_set_timeout(cases, 30);
     tcase_add_loop_test(cases, test_synth_same_seed_gives_same_bytes, 0, rows);
     tcase_add_loop_test(cases, test_synth_fill_in_pieces_equals_whole, 0, rows);
+    tcase_add_test(cases, test_synth_fill_same_for_every_number_of_threads);
     tcase_add_test(cases, test_synth_fill_moments_are_normal);
     tcase_add_test(cases, test_synth_folder_with_files_refused);
     tcase_add_test(cases, test_synth_empty_folder_filled);
