@@ -1,6 +1,8 @@
 #include <math.h>
+#include <string.h>
 
 #include "core/error.h"
+#include "core/half.h"
 #include "core/util.h"
 #include "kernels/topk/topk.h"
 
@@ -116,9 +118,34 @@ witan_status_t wtn_topk_carve(const wtn_topk_args_t *args, int32_t index,
     return WITAN_OK;
 }
 
-static float sigmoid(float l)
+/* e^x within 2 ulp, from plain operations only, so that `omp simd` gives the bits of the scalar
+ * loop on every processor: e^x = 2^n e^r, |r| <= ln(2) / 2. NaN stays NaN. */
+static inline float exp_inline(float x)
 {
-    return 1.0f / (1.0f + expf(-l));
+    const float    magic = 0x1.8p23f;  /* adding it rounds to an integer, kept in the low bits */
+    const int32_t  bound = 0x42d20000; /* 105: rounds to 0 below -105 and to Inf above */
+    const uint32_t bits  = wtn_float_bits(x);
+    int32_t        size  = (int32_t)(bits & 0x7fffffffu);
+    int32_t        exponent, half;
+    float          shifted, n, r, y;
+
+    /* Compared as integers: comparisons of floats may trap, and keep the loop from vectors. */
+    size     = size > bound && size <= 0x7f800000 ? bound : size;
+    x        = wtn_bits_float((bits & 0x80000000u) | (uint32_t)size);
+    shifted  = x * 0x1.715476p+0f + magic;
+    n        = shifted - magic;
+    exponent = (int32_t)(wtn_float_bits(shifted) - wtn_float_bits(magic));
+    r        = x - n * 0x1.62ep-1f - n * 0x1.0bfbe8p-15f; /* the first product is exact */
+    y        = 0x1.a0d2cep-13f;
+    y        = y * r + 0x1.6e879cp-10f;
+    y        = y * r + 0x1.1112p-7f;
+    y        = y * r + 0x1.555382p-5f;
+    y        = y * r + 0x1.555554p-3f;
+    y        = y * r + 0.5f;
+    y        = y * (r * r) + r + 1.0f;
+    half     = exponent / 2; /* two factors: 2^-151 and 2^128 are no floats */
+    return y * wtn_bits_float((uint32_t)(half + 127) << 23) *
+           wtn_bits_float((uint32_t)(exponent - half + 127) << 23);
 }
 
 static float sqrt_softplus(float l)
@@ -127,53 +154,93 @@ static float sqrt_softplus(float l)
     return sqrtf((l > 0.0f ? l : 0.0f) + log1pf(expf(-fabsf(l))));
 }
 
-/* In place. The sum is double: over 65536 experts an fp32 sum alone would break the tolerance. */
+/* In double, as over 65536 experts an fp32 sum would break the tolerance; four sums, i % 4 in
+ * each, so that additions overlap. */
+static float sum_of(const float *x, int32_t count)
+{
+    double  sum[4] = {0.0, 0.0, 0.0, 0.0};
+    int32_t i      = 0;
+
+    for (; i + 4 <= count; i += 4) {
+        sum[0] += (double)x[i];
+        sum[1] += (double)x[i + 1];
+        sum[2] += (double)x[i + 2];
+        sum[3] += (double)x[i + 3];
+    }
+    for (; i < count; i++) {
+        sum[i % 4] += (double)x[i];
+    }
+    return (float)((sum[0] + sum[1]) + (sum[2] + sum[3]));
+}
+
 static void softmax(float *x, int32_t count)
 {
-    float  max = x[0];
-    double sum = 0.0;
+    float max = x[0], sum;
 
-    for (int32_t i = 1; i < count; i++) {
+#pragma omp simd reduction(max : max)
+    for (int32_t i = 0; i < count; i++) {
         max = x[i] > max ? x[i] : max;
     }
+#pragma omp simd
     for (int32_t i = 0; i < count; i++) {
-        x[i] = expf(x[i] - max);
-        sum += (double)x[i];
+        x[i] = exp_inline(x[i] - max);
     }
+    sum = sum_of(x, count);
+#pragma omp simd
     for (int32_t i = 0; i < count; i++) {
-        x[i] /= (float)sum;
+        x[i] /= sum;
     }
+}
+
+static void sigmoid(float *x, int32_t count)
+{
+#pragma omp simd
+    for (int32_t i = 0; i < count; i++) {
+        x[i] = 1.0f / (1.0f + exp_inline(-x[i]));
+    }
+}
+
+/* out = a + b, or a where b is NULL. */
+static void add(const float *a, const float *b, int32_t count, float *out)
+{
+    if (b == NULL) {
+        memcpy(out, a, (size_t)count * sizeof(*out));
+        return;
+    }
+#pragma omp simd
+    for (int32_t i = 0; i < count; i++) {
+        out[i] = a[i] + b[i];
+    }
+}
+
+static bool any_nan(const float *x, int32_t count)
+{
+    int nan = 0;
+
+#pragma omp simd reduction(| : nan)
+    for (int32_t i = 0; i < count; i++) {
+        nan |= x[i] != x[i];
+    }
+    return nan != 0;
 }
 
 bool wtn_topk_scores(const wtn_topk_args_t *args, int64_t t, wtn_topk_scratch_t *scratch)
 {
-    const witan_routing_t *routing = args->routing;
-    const int32_t          E       = args->expert_count;
-    const float           *logits  = args->logits + (size_t)t * (size_t)E;
-    float                 *s       = scratch->scores;
-    bool                   nan     = false;
+    const int32_t E = args->expert_count;
+    float        *s = scratch->scores;
 
-    for (int32_t e = 0; e < E; e++) {
-        s[e] = args->bias != NULL ? logits[e] + args->bias[e] : logits[e];
-    }
-    if (routing->score == WITAN_SCORE_SIGMOID) {
-        for (int32_t e = 0; e < E; e++) {
-            s[e] = sigmoid(s[e]);
-        }
-    } else if (routing->score == WITAN_SCORE_SQRT_SOFTPLUS) {
+    add(args->logits + (size_t)t * (size_t)E, args->bias, E, s);
+    if (args->routing->score == WITAN_SCORE_SIGMOID) {
+        sigmoid(s, E);
+    } else if (args->routing->score == WITAN_SCORE_SQRT_SOFTPLUS) {
         for (int32_t e = 0; e < E; e++) {
             s[e] = sqrt_softplus(s[e]);
         }
-    } else if (!routing->score_after_topk) {
+    } else if (!args->routing->score_after_topk) {
         softmax(s, E);
     }
-    for (int32_t e = 0; e < E; e++) {
-        const float c = args->correction_bias != NULL ? s[e] + args->correction_bias[e] : s[e];
-
-        scratch->choice[e] = c;
-        nan |= isnan(c);
-    }
-    return !nan;
+    add(s, args->correction_bias, E, scratch->choice);
+    return !any_nan(scratch->choice, E);
 }
 
 void wtn_topk_nan(const wtn_topk_args_t *args, int64_t t)
@@ -198,13 +265,10 @@ void wtn_topk_weights(const wtn_topk_args_t *args, int64_t t, const float *score
         softmax(w, K);
     }
     if (routing->normalise) {
-        double sum = 0.0;
+        const float sum = sum_of(w, K) + routing->normalise_epsilon;
 
         for (int32_t k = 0; k < K; k++) {
-            sum += (double)w[k];
-        }
-        for (int32_t k = 0; k < K; k++) {
-            w[k] /= (float)sum + routing->normalise_epsilon;
+            w[k] /= sum;
         }
     }
     for (int32_t k = 0; k < K; k++) {

@@ -24,13 +24,22 @@ static float random_float(uint64_t *state)
     return random_next(state) % 8 == 0 ? value * 0x1p-16f : value;
 }
 
-static void *random_array(int64_t count, witan_dtype_t dtype, uint64_t seed)
+/* `specials`: now and then a NaN (of a payload that rounding to bf16 drops, or carries into the
+ * sign), an Inf, a number that rounds to Inf, -0. */
+static void *random_array(int64_t count, witan_dtype_t dtype, uint64_t seed, bool specials)
 {
-    void *array = malloc((size_t)count * witan_dtype_bytes(dtype) + 1);
+    static const uint32_t special[] = {0x7f800001u, 0x7fffffffu, 0x7f800000u,
+                                       0xff800000u, 0x7f7fffffu, 0x80000000u};
+    void                 *array     = malloc((size_t)count * witan_dtype_bytes(dtype) + 1);
 
     ck_assert_ptr_nonnull(array);
     for (int64_t i = 0; i < count; i++) {
-        wtn_store_float(array, dtype, (size_t)i, random_float(&seed));
+        float value = random_float(&seed);
+
+        if (specials && random_next(&seed) % 256 == 0) {
+            value = wtn_bits_float(special[random_next(&seed) % WTN_COUNT_OF(special)]);
+        }
+        wtn_store_float(array, dtype, (size_t)i, value);
     }
     return array;
 }
@@ -86,10 +95,10 @@ static void compare_forms(int64_t T, int64_t H, int32_t slots, witan_dtype_t dty
     enum { ROWS = 11 };
     const uint64_t seed    = (uint64_t)(H * 100 + slots);
     uint64_t       state   = seed;
-    void          *rows    = random_array(ROWS * H, dtype, seed + 1);
-    void          *shared  = random_array(T * H, dtype, seed + 2);
-    float         *logit   = random_array(T, WITAN_F32, seed + 3);
-    float         *weights = random_array(T * slots, WITAN_F32, seed + 4);
+    void          *rows    = random_array(ROWS * H, dtype, seed + 1, true);
+    void          *shared  = random_array(T * H, dtype, seed + 2, true);
+    float         *logit   = random_array(T, WITAN_F32, seed + 3, false);
+    float         *weights = random_array(T * slots, WITAN_F32, seed + 4, false);
     int64_t       *index   = malloc((size_t)(T * slots) * sizeof(int64_t) + 1);
 
     for (int64_t i = 0; i < T * slots; i++) {
@@ -202,7 +211,7 @@ START_TEST(test_combine_nan_stays_in_its_token)
     enum { T = 3, H = 37, K = 2 };
     const int64_t index[T * K] = {0, 1, 2, 3, 4, 5};
     float         out[T * H], clean[T * H];
-    float        *rows = random_array(T * K * H, WITAN_F32, 5);
+    float        *rows = random_array(T * K * H, WITAN_F32, 5, false);
 
     for (size_t i = 0; i < WTN_COUNT_OF(tiers); i++) {
         wtn_combine_args_t args = {.token_count  = T,
@@ -236,7 +245,7 @@ START_TEST(test_reduce_every_tier_equals_reference)
     float *parts[PARTS];
 
     for (uint64_t p = 0; p < PARTS; p++) {
-        parts[p] = random_array(40001, WITAN_F32, p + 1);
+        parts[p] = random_array(40001, WITAN_F32, p + 1, true);
     }
     for (size_t i = 0; i < WTN_COUNT_OF(counts) * PARTS * 2 * WTN_COUNT_OF(tiers); i++) {
         const wtn_combine_tier_t *tier = tiers[i % WTN_COUNT_OF(tiers)];

@@ -280,6 +280,68 @@ START_TEST(test_topk_softmax_of_65536_sums_to_one)
 }
 END_TEST
 
+/* One expert per token: its weight is its score. */
+START_TEST(test_topk_scores_accurate_everywhere)
+{
+    enum { T = 40001 };
+    const witan_routing_t sigmoid  = {PLAIN, .score = WITAN_SCORE_SIGMOID};
+    const witan_routing_t softplus = {PLAIN, .score = WITAN_SCORE_SQRT_SOFTPLUS};
+    float                *logits   = malloc(T * sizeof(float));
+    float                *weights  = malloc(T * sizeof(float));
+    int32_t              *ids      = malloc(T * sizeof(int32_t));
+
+    for (int t = 0; t < T; t++) {
+        logits[t] = (float)(t - 20000) / 190.0f; /* -105 to 105 */
+    }
+    run(wtn_host_topk, &sigmoid, 1, 1, T, logits, NULL, NULL, 2, ids, weights);
+    for (int t = 0; t < T; t++) {
+        const double expected = 1.0 / (1.0 + exp(-(double)logits[t]));
+        /* exp 2 ulp, the sum and the division half each; e^88.7 is the largest float */
+        const double tolerance = logits[t] < -88.0f ? 1e-38 : 3 * 0x1p-23 * expected;
+
+        ck_assert_msg(!!(fabs((double)weights[t] - expected) <= tolerance),
+                      "sigmoid(%.9g): expected %.9g, found %.9g", (double)logits[t], expected,
+                      (double)weights[t]);
+    }
+    run(wtn_host_topk, &softplus, 1, 1, T, logits, NULL, NULL, 2, ids, weights);
+    for (int t = 0; t < T; t++) {
+        const double l         = (double)logits[t];
+        const double expected  = sqrt(l > 30.0 ? l : log1p(exp(l)));
+        const double tolerance = 3 * 0x1p-23 * expected + 1e-22; /* subnormal e^l: sqrt(2^-149) */
+
+        ck_assert_msg(!!(fabs((double)weights[t] - expected) <= tolerance),
+                      "sqrt softplus(%.9g): expected %.9g, found %.9g", l, expected,
+                      (double)weights[t]);
+    }
+    free(logits);
+    free(weights);
+    free(ids);
+}
+END_TEST
+
+/* Two experts l and 0: the softmax is e^l and 1 over their sum, from 1 down to subnormal. */
+START_TEST(test_topk_softmax_accurate_everywhere)
+{
+    const witan_routing_t routing = {PLAIN};
+
+    for (float l = -110.0f; l <= 0.0f; l += 0.0078125f) {
+        const float  logits[2] = {l, 0.0f};
+        const double e         = exp((double)l);
+        float        weights[2];
+        int32_t      ids[2];
+
+        run(wtn_host_topk, &routing, 2, 2, 1, logits, NULL, NULL, 1, ids, weights);
+        ck_assert_int_eq(ids[0], l < 0.0f ? 1 : 0);
+        ck_assert(!!(fabs((double)weights[0] - 1.0 / (1.0 + e)) <= 0x1p-23));
+        /* 2 ulp of exp and half of the division; below 2^-126 half of 2^-149 and a last rounding */
+        ck_assert_msg(!!(fabs((double)weights[1] - e / (1.0 + e)) <=
+                         2.5 * 0x1p-23 * e / (1.0 + e) + 0x1p-149),
+                      "softmax(%.9g): expected %.9g, found %.9g", (double)l, e / (1.0 + e),
+                      (double)weights[1]);
+    }
+}
+END_TEST
+
 /* ---- host against reference ---- */
 
 static uint32_t random_next(uint64_t *state)
@@ -288,13 +350,16 @@ static uint32_t random_next(uint64_t *state)
     return (uint32_t)(*state >> 33);
 }
 
-/* Logits on a coarse grid, so that ties abound; some tokens with NaN and Inf. */
+/* Logits on a coarse grid, so that ties abound, 0 with -0 too; some tokens with NaN and Inf. */
 static void fill(float *logits, int64_t count, int32_t E, uint64_t seed)
 {
     for (int64_t i = 0; i < count; i++) {
         const uint32_t r = random_next(&seed);
 
         logits[i] = i / E % 3 == 0 ? (float)(r % 64) / 8.0f - 4.0f : (float)r * 0x1p-29f - 2.0f;
+        if (logits[i] == 0.0f && (r & 0x10000u) != 0) {
+            logits[i] = -0.0f;
+        }
         if (r % 4096 == 0) {
             logits[i] = (r & 0x1000u) != 0 ? NAN : -INFINITY;
         }
@@ -497,6 +562,8 @@ int main(void)
     tcase_add_test(tcase, test_topk_nan_stays_in_its_token);
     tcase_add_test(tcase, test_topk_infinite_logits_defined);
     tcase_add_test(tcase, test_topk_softmax_of_65536_sums_to_one);
+    tcase_add_test(tcase, test_topk_scores_accurate_everywhere);
+    tcase_add_test(tcase, test_topk_softmax_accurate_everywhere);
     tcase_add_test(tcase, test_topk_host_equals_reference_every_option);
     tcase_add_loop_test(tcase, test_topk_host_equals_reference_every_shape, 0, 20);
     tcase_add_test(tcase, test_routing_check_contradictions_refused);
