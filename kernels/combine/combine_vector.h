@@ -1,6 +1,6 @@
-/* The sums of one tier, over vectors. A tier's source defines vector_t of LANES floats, load_<D>()
- * and store_<D>() for the three dtypes D, then includes this and fills its table with combine()
- * and reduce(). Elements left over go through the scalar conversions: the same bits. */
+/* The sums of one tier, over the words of kernels/vector.h (or the same words defined by the file
+ * that includes this, which fills its table with combine() and reduce()). Elements left over go
+ * through the scalar conversions: the same bits. */
 #ifndef WTN_COMBINE_VECTOR_H
 #define WTN_COMBINE_VECTOR_H
 
@@ -10,45 +10,14 @@
 /* Vectors in flight: 8 rows deep this hides the latency of memory, and the sums stay in
  * registers. */
 #define UNROLL 8
-/* Bytes of a row to prefetch: one thread sums scattered bf16 rows 20% faster than with none. */
+/* Bytes of a row to prefetch, as rows lie anywhere: one thread sums scattered bf16 rows 20% faster
+ * than with none. */
 #define AHEAD 512
 
-INLINE vector_t load(const void *array, witan_dtype_t dtype, int64_t index)
+/* Element `index` of an array. */
+INLINE void *at(const void *array, witan_dtype_t dtype, int64_t index)
 {
-    switch (dtype) {
-    case WITAN_F16:
-        return load_f16((const uint16_t *)array + index);
-    case WITAN_BF16:
-        return load_bf16((const uint16_t *)array + index);
-    case WITAN_F32:
-    default:
-        return load_f32((const float *)array + index);
-    }
-}
-
-/* Rows lie anywhere: ask for the bytes AHEAD before the processor has seen the pattern. Past the
- * end of an array this does nothing. */
-INLINE void prefetch(const void *array, witan_dtype_t dtype, int64_t index)
-{
-    const uintptr_t size = dtype == WITAN_F32 ? 4 : 2;
-
-    __builtin_prefetch((const void *)((uintptr_t)array + (uintptr_t)index * size + AHEAD));
-}
-
-INLINE void store(void *array, witan_dtype_t dtype, int64_t index, vector_t value)
-{
-    switch (dtype) {
-    case WITAN_F16:
-        store_f16((uint16_t *)array + index, value);
-        break;
-    case WITAN_BF16:
-        store_bf16((uint16_t *)array + index, value);
-        break;
-    case WITAN_F32:
-    default:
-        store_f32((float *)array + index, value);
-        break;
-    }
+    return (void *)((uintptr_t)array + (uintptr_t)index * (dtype == WITAN_F32 ? 4 : 2));
 }
 
 /* `count` vectors of token t from column h on; dtypes and count are constants of the caller. */
@@ -59,13 +28,13 @@ INLINE void combine_vectors(const wtn_combine_args_t *args, witan_dtype_t dtype,
     const float   scale = args->shared != NULL && args->shared_logit != NULL
                               ? wtn_combine_sigmoid(args->shared_logit[t])
                               : 1.0f;
-    vector_t      acc[UNROLL];
+    vec_t         acc[UNROLL];
 
 #pragma GCC unroll 8
     for (int v = 0; v < count; v++) {
-        acc[v] = (vector_t){0};
+        acc[v] = (vec_t){0};
         if (args->shared != NULL) {
-            acc[v] = load(args->shared, dtype, t * H + h + v * LANES) * scale;
+            acc[v] = vec_load_as(dtype, at(args->shared, dtype, t * H + h + v * VEC_LANES)) * scale;
         }
     }
     for (int32_t k = 0; k < args->slot_count; k++) {
@@ -79,13 +48,15 @@ INLINE void combine_vectors(const wtn_combine_args_t *args, witan_dtype_t dtype,
         w = args->weights != NULL ? args->weights[slot] : 1.0f;
 #pragma GCC unroll 8
         for (int v = 0; v < count; v++) {
-            prefetch(args->rows, dtype, row * H + h + v * LANES);
-            acc[v] += load(args->rows, dtype, row * H + h + v * LANES) * w;
+            const char *x = at(args->rows, dtype, row * H + h + v * VEC_LANES);
+
+            __builtin_prefetch(x + AHEAD); /* past the end of the array this does nothing */
+            acc[v] += vec_load_as(dtype, x) * w;
         }
     }
 #pragma GCC unroll 8
     for (int v = 0; v < count; v++) {
-        store(args->out, out_dtype, t * H + h + v * LANES, acc[v]);
+        vec_store_as(out_dtype, at(args->out, out_dtype, t * H + h + v * VEC_LANES), acc[v]);
     }
 }
 
@@ -94,10 +65,10 @@ INLINE void combine_columns(const wtn_combine_args_t *args, witan_dtype_t dtype,
 {
     int64_t h = begin;
 
-    for (; end - h >= UNROLL * LANES; h += UNROLL * LANES) {
+    for (; end - h >= UNROLL * VEC_LANES; h += UNROLL * VEC_LANES) {
         combine_vectors(args, dtype, out_dtype, t, h, UNROLL);
     }
-    for (; end - h >= LANES; h += LANES) {
+    for (; end - h >= VEC_LANES; h += VEC_LANES) {
         combine_vectors(args, dtype, out_dtype, t, h, 1);
     }
     for (; h < end; h++) {
@@ -137,13 +108,13 @@ INLINE void reduce_elements(const wtn_reduce_args_t *args, witan_dtype_t out_dty
 {
     int64_t i = begin;
 
-    for (; args->part_count > 0 && end - i >= LANES; i += LANES) {
-        vector_t acc = load_f32(args->parts[0] + i);
+    for (; args->part_count > 0 && end - i >= VEC_LANES; i += VEC_LANES) {
+        vec_t acc = vec_load_as(WITAN_F32, args->parts[0] + i);
 
         for (int32_t p = 1; p < args->part_count; p++) {
-            acc += load_f32(args->parts[p] + i);
+            acc += vec_load_as(WITAN_F32, args->parts[p] + i);
         }
-        store(args->out, out_dtype, i, acc);
+        vec_store_as(out_dtype, at(args->out, out_dtype, i), acc);
     }
     for (; i < end; i++) {
         wtn_store_float(args->out, out_dtype, (size_t)i, wtn_reduce_element(args, i));

@@ -98,10 +98,9 @@ typedef struct hand {
 
 static witan_status_t read_hand(void *context, const witan_weight_slice_t *slice, void *out)
 {
-    hand_t     *hand   = context;
-    const float e      = (float)slice->expert;
-    const float one[2] = {1.0f, 1.0f};
-    float       values[2];
+    hand_t     *hand      = context;
+    const float e         = (float)slice->expert;
+    float       values[6] = {1.0f, 1.0f, 1.0f, 1.0f, 1.0f, 1.0f}; /* the router is the largest */
 
     hand->reads[slice->expert < 0 ? 3 : slice->expert]++;
     if (hand->fail) {
@@ -134,7 +133,6 @@ static witan_status_t read_hand(void *context, const witan_weight_slice_t *slice
         values[0] = 2.0f, values[1] = -1.0f;
         break;
     default:
-        memcpy(values, one, sizeof(values));
         break;
     }
     memcpy(out, values, (size_t)(slice->row_count * slice->col_count) * sizeof(float));
