@@ -1,6 +1,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/cpu.h"
 #include "core/env.h"
 #include "core/error.h"
 #include "kernels/ffn/ffn.h"
@@ -40,18 +41,17 @@ static bool report(bool found, const char *needs, char *reason, size_t reason_by
 /* __builtin_cpu_supports also asks whether the system saves the registers. */
 static bool probe_avx2(char *reason, size_t reason_bytes)
 {
-    bool found = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                 __builtin_cpu_supports("f16c");
+    bool found =
+        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && wtn_cpu_has_f16c();
 
     return report(found, "avx2, fma, f16c", reason, reason_bytes);
 }
 
 static bool has_avx512(void)
 {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-           __builtin_cpu_supports("f16c") && __builtin_cpu_supports("avx512f") &&
-           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512dq");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && wtn_cpu_has_f16c() &&
+           __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
 
 static bool probe_avx512(char *reason, size_t reason_bytes)

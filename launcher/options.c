@@ -220,7 +220,7 @@ static witan_status_t take(wtn_option_t *option, const char *text)
     }
     option->given = true;
     option->text  = text != NULL ? text : "yes";
-    return set_value(option, text);
+    return set_value(option, option->text);
 }
 
 static witan_status_t check_required(const wtn_command_t *command)

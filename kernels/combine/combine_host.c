@@ -1,3 +1,4 @@
+#include "core/cpu.h"
 #include "core/util.h"
 #include "kernels/combine/combine.h"
 
@@ -8,7 +9,7 @@
 
 bool wtn_combine_tier_supported(const wtn_combine_tier_t *tier)
 {
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
+    const bool avx2 = __builtin_cpu_supports("avx2") && wtn_cpu_has_f16c();
 
     if (tier == &wtn_combine_avx512) {
         return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
