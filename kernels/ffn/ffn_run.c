@@ -5,6 +5,9 @@
 #include "experts/executor.h"
 #include "kernels/ffn/ffn_host.h"
 
+/* Multiply-adds per matrix below which one thread is done before a second one has started. */
+#define PARALLEL_WORK ((double)(1 << 16))
+
 /* One call: pack, up GEMM and activation, down GEMM, block after block. */
 typedef struct ffn_run {
     const wtn_ffn_t      *ffn;
@@ -198,7 +201,9 @@ static void run_block(const ffn_run_t *run)
 
 witan_status_t wtn_host_ffn_run(const wtn_ffn_t *ffn, wtn_ffn_args_t *args)
 {
-    const int32_t  threads = args->thread_count < 1 ? 1 : args->thread_count;
+    const double   work    = (double)args->row_count * (double)ffn->shape.H * (double)ffn->shape.I;
+    const bool     many    = args->thread_count > 1 && work >= PARALLEL_WORK;
+    const int32_t  threads = many ? args->thread_count : 1;
     ffn_run_t      run     = {.ffn = ffn, .args = args};
     size_t         bytes;
     witan_status_t status;
