@@ -19,52 +19,43 @@ typedef struct reference {
     double                     *out;  /* [T, H] */
 } reference_t;
 
-/* *out = count cleared elements. Zero elements are no failure. */
-static witan_status_t make(void *out, int64_t rows, int64_t columns, size_t size)
+/* rows * columns cleared elements, at least a byte; NULL with the error set. */
+static void *make(int64_t rows, int64_t columns, size_t size)
 {
     void  *memory = NULL;
     size_t bytes  = 0;
 
-    if (rows < 0 || columns < 0 || !wtn_mul((size_t)rows, (size_t)columns, &bytes) ||
-        !wtn_mul(bytes, size, &bytes) || (memory = calloc(bytes == 0 ? 1 : bytes, 1)) == NULL) {
-        return WTN_ERROR(WITAN_E_MEMORY, "reference: %lld x %lld elements of %zu bytes",
-                         (long long)rows, (long long)columns, size);
+    if (rows >= 0 && columns >= 0 && wtn_mul((size_t)rows, (size_t)columns, &bytes) &&
+        wtn_mul(bytes, size, &bytes)) {
+        memory = calloc(bytes == 0 ? 1 : bytes, 1);
     }
-    memcpy(out, &memory, sizeof(memory));
-    return WITAN_OK;
+    if (memory == NULL) {
+        (void)WTN_ERROR(WITAN_E_MEMORY, "reference: %lld x %lld elements of %zu bytes",
+                        (long long)rows, (long long)columns, size);
+    }
+    return memory;
 }
 
-/* *out = the whole tensor [rows, columns], fp32, for the caller to free. */
+/* *out = the whole tensor [rows, columns] in fp32, to be freed by the caller whatever happens. */
 static witan_status_t read_tensor(const reference_t *reference, witan_weight_t weight,
                                   int32_t expert, int64_t rows, int64_t columns, float **out)
 {
     const witan_weight_slice_t slice = {weight, expert, 0, rows, 0, columns, WITAN_F32};
-    witan_status_t             status;
 
-    WTN_TRY(make(out, rows, columns, sizeof(float)));
-    WTN_TRY(reference->weights->read(reference->weights->context, &slice, *out));
-    return WITAN_OK;
-
-fail:
-    return status;
+    *out = make(rows, columns, sizeof(float));
+    return *out == NULL ? WITAN_E_MEMORY
+                        : reference->weights->read(reference->weights->context, &slice, *out);
 }
 
-/* The sum of w[i] * x[i], as four sums so that their additions overlap. */
 static double dot(const float *w, const double *x, int64_t count)
 {
-    double  sum[4] = {0.0, 0.0, 0.0, 0.0};
-    int64_t i      = 0;
+    double sum = 0.0;
 
-    for (; i + 4 <= count; i += 4) {
-        sum[0] += (double)w[i] * x[i];
-        sum[1] += (double)w[i + 1] * x[i + 1];
-        sum[2] += (double)w[i + 2] * x[i + 2];
-        sum[3] += (double)w[i + 3] * x[i + 3];
+#pragma omp simd reduction(+ : sum) /* in float64 the order does not matter */
+    for (int64_t i = 0; i < count; i++) {
+        sum += (double)w[i] * x[i];
     }
-    for (; i < count; i++) {
-        sum[0] += (double)w[i] * x[i];
-    }
-    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    return sum;
 }
 
 /* y [rows, n] = x [rows, m] w' + bias; w [n, m], bias NULL or [n]. Row i of x is x[index[i]]. */
@@ -85,7 +76,7 @@ static void linear(const double *x, const int64_t *index, int64_t rows, const fl
 /* Ranks a above b: larger, or equal and first. */
 static bool precedes(const double *c, int32_t a, int32_t b)
 {
-    return c[a] > c[b] || (c[a] == c[b] && a < b);
+    return c[a] > c[b] || (a < b && c[a] == c[b]);
 }
 
 /* The number of candidates of [begin, end) that precede e. */
@@ -134,12 +125,13 @@ static void limit_groups(const witan_layer_config_t *config, double *c, bool *ma
 /* ln of the sum of e^l. */
 static double log_sum_exp(const double *logits, int32_t count)
 {
-    double max = -INFINITY, sum = 0.0;
+    double max = logits[0], sum;
 
-    for (int32_t i = 0; i < count; i++) {
+    for (int32_t i = 1; i < count; i++) {
         max = fmax(max, logits[i]);
     }
-    for (int32_t i = 0; i < count; i++) {
+    sum = exp(logits[0] - max);
+    for (int32_t i = 1; i < count; i++) {
         sum += exp(logits[i] - max);
     }
     return max + log(sum);
@@ -233,11 +225,14 @@ static witan_status_t route(reference_t *reference)
     float                      *router = NULL, *bias = NULL, *correction = NULL;
     double                     *logits = NULL, *work = NULL;
     bool                       *masked = NULL;
-    witan_status_t              status;
+    witan_status_t              status = WITAN_E_MEMORY;
 
-    WTN_TRY(make(&logits, T, E, sizeof(double)));
-    WTN_TRY(make(&work, 3, E, sizeof(double)));
-    WTN_TRY(make(&masked, 1, E, sizeof(bool)));
+    logits = make(T, E, sizeof(*logits));
+    work   = make(3, E, sizeof(*work));
+    masked = make(1, E, sizeof(*masked));
+    if (logits == NULL || work == NULL || masked == NULL) {
+        goto fail;
+    }
     WTN_TRY(read_tensor(reference, WITAN_WEIGHT_ROUTER, -1, E, H, &router));
     if (config->routing.has_bias) {
         WTN_TRY(read_tensor(reference, WITAN_WEIGHT_ROUTER_BIAS, -1, 1, E, &bias));
@@ -319,11 +314,15 @@ static witan_status_t network_add(const reference_t *reference, const network_t 
 {
     const int64_t  H = reference->config->hidden_size, I = network->inter_size;
     double        *g = NULL, *u = NULL, *y = NULL;
-    witan_status_t status;
+    witan_status_t status = WITAN_E_MEMORY;
 
-    WTN_TRY(make(&g, rows, I, sizeof(double)));
-    WTN_TRY(make(&u, rows, I, sizeof(double)));
-    WTN_TRY(make(&y, rows, H, sizeof(double)));
+    g = make(rows, I, sizeof(*g));
+    u = make(rows, I, sizeof(*u));
+    y = make(rows, H, sizeof(*y));
+    if (g == NULL || u == NULL || y == NULL) {
+        goto fail;
+    }
+    status = WITAN_OK;
     if (network->gate != NULL) {
         linear(reference->x, token, rows, network->gate, network->gate_bias, I, H, g);
     }
@@ -387,10 +386,14 @@ static witan_status_t add_experts(const reference_t *reference)
     const int64_t               pairs  = reference->token_count * config->topk;
     int64_t                    *token  = NULL;
     double                     *factor = NULL;
-    witan_status_t              status;
+    witan_status_t              status = WITAN_E_MEMORY;
 
-    WTN_TRY(make(&token, 1, pairs, sizeof(int64_t)));
-    WTN_TRY(make(&factor, 1, pairs, sizeof(double)));
+    token  = make(1, pairs, sizeof(*token));
+    factor = make(1, pairs, sizeof(*factor));
+    if (token == NULL || factor == NULL) {
+        goto fail;
+    }
+    status = WITAN_OK;
     for (int32_t e = config->shared_inter_size > 0 ? -1 : 0; e < config->expert_count; e++) {
         WTN_TRY(add_expert(reference, e, token, factor));
     }
@@ -430,9 +433,13 @@ witan_status_t wtn_reference_layer(const witan_layer_config_t *config,
 
     WTN_TRY(wtn_routing_check(&config->routing, config->expert_count, config->topk));
     WTN_TRY(wtn_activation_check(&config->activation));
-    WTN_TRY(make(&reference.x, token_count, config->hidden_size, sizeof(double)));
-    WTN_TRY(make(&reference.ids, token_count, config->topk, sizeof(int32_t)));
-    WTN_TRY(make(&reference.gate, token_count, config->topk, sizeof(double)));
+    status         = WITAN_E_MEMORY;
+    reference.x    = make(token_count, config->hidden_size, sizeof(double));
+    reference.ids  = make(token_count, config->topk, sizeof(int32_t));
+    reference.gate = make(token_count, config->topk, sizeof(double));
+    if (reference.x == NULL || reference.ids == NULL || reference.gate == NULL) {
+        goto fail;
+    }
     for (size_t i = 0; i < hidden_count; i++) {
         reference.x[i] = (double)wtn_load_float(hidden, config->dtype, i);
         out[i]         = 0.0;

@@ -65,7 +65,7 @@ extern const wtn_combine_tier_t wtn_combine_generic;
 extern const wtn_combine_tier_t wtn_combine_avx2;
 extern const wtn_combine_tier_t wtn_combine_avx512;
 
-/* Can this processor run it. (Asked of code that is itself compiled for any processor.) */
+/* Can this processor run it: as the tier of that name says. */
 bool wtn_combine_tier_supported(const wtn_combine_tier_t *tier);
 
 /* The host versions by a given tier, for tests. */

@@ -29,7 +29,7 @@ static inline bits_t bits_bf16(vec_t value)
 {
     const bits_t bits    = (bits_t)value;
     const bits_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
-    const bits_t nan     = (bits_t)(value != value);
+    const bits_t nan     = (bits_t)((bits & 0x7fffffffu) > 0x7f800000u);
 
     return ((nan & (bits | 0x400000u)) | (~nan & rounded)) >> 16;
 }

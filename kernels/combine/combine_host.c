@@ -1,6 +1,8 @@
-#include "core/cpu.h"
+#include <string.h>
+
 #include "core/util.h"
 #include "kernels/combine/combine.h"
+#include "kernels/tier.h"
 
 /* Fewer bytes than this are not worth waking a thread for. */
 #define BYTES_PER_THREAD_MIN 65536
@@ -9,13 +11,14 @@
 
 bool wtn_combine_tier_supported(const wtn_combine_tier_t *tier)
 {
-    const bool avx2 = __builtin_cpu_supports("avx2") && wtn_cpu_has_f16c();
+    char reason[64];
 
-    if (tier == &wtn_combine_avx512) {
-        return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    for (size_t i = 0; wtn_tiers[i] != NULL; i++) {
+        if (strcmp(wtn_tier_name(wtn_tiers[i]), tier->name) == 0) {
+            return wtn_tier_probe(wtn_tiers[i], reason, sizeof(reason));
+        }
     }
-    return tier == &wtn_combine_avx2 ? avx2 : true;
+    return true; /* the generic one asks nothing of the processor */
 }
 
 static const wtn_combine_tier_t *best_tier(void)

@@ -1,3 +1,4 @@
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -75,6 +76,7 @@ static void list_insert(selection_t *selection, float value, int32_t index)
 {
     int32_t at = selection->count < selection->wanted ? selection->count++ : selection->wanted - 1;
 
+    assert(at < LIST_MAX);
     for (; at > 0 && selection->list[at - 1] < value; at--) { /* an equal one came first: stays */
         selection->list[at] = selection->list[at - 1];
         selection->ids[at]  = selection->ids[at - 1];

@@ -52,11 +52,13 @@ static bool mask_groups(const wtn_topk_args_t *args, wtn_topk_scratch_t *scratch
         kept[take_best(scratch->group_score, taken, 0, routing->group_count)] = 1;
     }
     set(taken, E, false);
-    for (int32_t e = 0; e < E; e++) {
-        if (kept[e / width] == 0 && routing->mask_value == WITAN_MASK_ZERO) {
-            scratch->choice[e] = 0.0f;
-        } else if (kept[e / width] == 0) {
-            taken[e] = true;
+    for (int32_t g = 0; g < routing->group_count; g++) {
+        for (int32_t e = g * width; kept[g] == 0 && e < (g + 1) * width; e++) {
+            if (routing->mask_value == WITAN_MASK_ZERO) {
+                scratch->choice[e] = 0.0f;
+            } else {
+                taken[e] = true;
+            }
         }
     }
     return true;
