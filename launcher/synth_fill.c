@@ -86,9 +86,11 @@ static void make_codes(const double *values, size_t count, double sigma, uint8_t
 static void make_all_codes(void)
 {
     double values[128];
+    size_t count = fp8_values(values);
 
-    make_codes(values, fp8_values(values), WTN_SYNTH_FP8_SIGMA, 0x80, fp8_codes);
-    make_codes(values, fp4_values(values), WTN_SYNTH_FP4_SIGMA, 0x08, fp4_codes);
+    make_codes(values, count, WTN_SYNTH_FP8_SIGMA, 0x80, fp8_codes);
+    count = fp4_values(values);
+    make_codes(values, count, WTN_SYNTH_FP4_SIGMA, 0x08, fp4_codes);
 }
 
 static inline uint8_t draw_code(const uint8_t *codes, uint64_t stream, uint64_t index)
@@ -265,19 +267,13 @@ static size_t describe(const wtn_synth_block_t *block, witan_weight_t weight, in
     return 2;
 }
 
-/* Tensors that hold two weights, as gate_up_proj does, come once. */
-static bool is_repeated(const wtn_layout_t *layout, witan_weight_t weight)
-{
-    return weight > 0 && layout->names[weight - 1] != NULL &&
-           strcmp(layout->names[weight], layout->names[weight - 1]) == 0;
-}
-
 witan_status_t wtn_synth_tensors(const wtn_synth_block_t *block, wtn_synth_tensor_t **tensors,
                                  size_t *count)
 {
     const wtn_layout_t *layout = block->layout;
     size_t              most   = 2 * WITAN_WEIGHT_COUNT * (size_t)block->config.expert_count;
     size_t              made   = 0;
+    const char         *last   = "";
     wtn_synth_tensor_t *list   = calloc(most, sizeof(*list));
 
     if (list == NULL) {
@@ -289,9 +285,10 @@ witan_status_t wtn_synth_tensors(const wtn_synth_block_t *block, wtn_synth_tenso
                              : 1;
 
         if (!wtn_weight_exists(weight, &block->config) || layout->names[weight] == NULL ||
-            is_repeated(layout, weight)) {
-            continue;
+            strcmp(layout->names[weight], last) == 0) {
+            continue; /* a tensor that holds two weights, as gate_up_proj does, comes once */
         }
+        last = layout->names[weight];
         for (int32_t expert = 0; expert < copies; expert++) {
             made += describe(block, weight, expert, list + made);
         }
