@@ -100,16 +100,19 @@ fail:
     return status;
 }
 
-/* A bias [1, N] into the columns of panels that its matrix fills. */
-static witan_status_t load_bias(const load_t *load, int32_t all_columns, float *bias)
+/* The bias [1, N] beside a matrix [N, K], into the columns of panels that the matrix fills. */
+static witan_status_t load_bias(const load_t *load, witan_weight_t weight, float *bias)
 {
-    const float   *values = load->buffer;
-    witan_status_t status;
+    const int64_t        N      = load->slice.row_count;
+    const float         *values = load->buffer;
+    witan_weight_slice_t slice  = {weight, load->slice.expert, 0, 1, load->slice.row_begin,
+                                   N,      WITAN_F32};
+    witan_status_t       status;
 
-    WTN_TRY(load->weights->read(load->weights->context, &load->slice, load->buffer));
-    for (int64_t n = 0; n < load->slice.col_count; n++) {
-        bias[n / load->panel_columns * all_columns + load->column + n % load->panel_columns] =
-            values[n];
+    WTN_TRY(load->weights->read(load->weights->context, &slice, load->buffer));
+    for (int64_t n = 0; n < N; n++) {
+        bias[n / load->panel_columns * load->gemm->panel_columns + load->column +
+             n % load->panel_columns] = values[n];
     }
     return WITAN_OK;
 
@@ -117,75 +120,80 @@ fail:
     return status;
 }
 
-/* The weights of expert `index` of `ffn`, called `expert` (-1: shared) by the reader. */
-static witan_status_t load_expert(wtn_ffn_t *ffn, const witan_weights_t *weights, int32_t index,
-                                  int32_t expert, void *buffer)
+/* How the matrices of expert `index`, called `expert` (-1: shared) by the reader, become panels. */
+static load_t load_up(const wtn_ffn_t *ffn, const witan_weights_t *weights, int32_t index,
+                      int32_t expert, void *buffer)
 {
-    const wtn_ffn_spec_t  *spec   = &ffn->spec;
-    const wtn_ffn_shape_t *s      = &ffn->shape;
-    const bool             shared = expert < 0;
-    const size_t           up     = (size_t)index * (size_t)s->up_panels;
-    const size_t           down   = (size_t)index * (size_t)s->down_panels;
-    const int32_t          all    = s->gemm->panel_columns;
-    witan_status_t         status;
+    const wtn_ffn_spec_t  *spec = &ffn->spec;
+    const wtn_ffn_shape_t *s    = &ffn->shape;
 
-    load_t inward = {
+    return (load_t){
         .weights = weights,
         .gemm    = s->gemm,
-        .slice   = {shared ? WITAN_WEIGHT_SHARED_UP : WITAN_WEIGHT_UP, expert, spec->inter_begin,
+        .slice = {expert < 0 ? WITAN_WEIGHT_SHARED_UP : WITAN_WEIGHT_UP, expert, spec->inter_begin,
                   s->I, 0, s->H, spec->dtype},
         .panel_columns = s->up_columns,
         .column        = spec->activation.gated ? s->up_columns : 0,
-        .panels        = ffn->up + up * s->up_panel_bytes,
+        .panels        = ffn->up + (size_t)(index * s->up_panels) * s->up_panel_bytes,
         .panel_bytes   = s->up_panel_bytes,
         .buffer        = buffer,
     };
-    load_t outward = {
-        .weights       = weights,
-        .gemm          = s->gemm,
-        .slice         = {shared ? WITAN_WEIGHT_SHARED_DOWN : WITAN_WEIGHT_DOWN, expert, 0, s->H,
+}
+
+static load_t load_gate(load_t up)
+{
+    up.slice.weight =
+        up.slice.weight == WITAN_WEIGHT_UP ? WITAN_WEIGHT_GATE : WITAN_WEIGHT_SHARED_GATE;
+    up.column = 0;
+    return up;
+}
+
+static load_t load_down(const wtn_ffn_t *ffn, const witan_weights_t *weights, int32_t index,
+                        int32_t expert, void *buffer)
+{
+    const wtn_ffn_spec_t  *spec = &ffn->spec;
+    const wtn_ffn_shape_t *s    = &ffn->shape;
+
+    return (load_t){
+        .weights = weights,
+        .gemm    = s->gemm,
+        .slice   = {expert < 0 ? WITAN_WEIGHT_SHARED_DOWN : WITAN_WEIGHT_DOWN, expert, 0, s->H,
                   spec->inter_begin, s->I, spec->dtype},
-        .panel_columns = all,
-        .panels        = ffn->down + down * s->down_panel_bytes,
+        .panel_columns = s->gemm->panel_columns,
+        .panels        = ffn->down + (size_t)(index * s->down_panels) * s->down_panel_bytes,
         .panel_bytes   = s->down_panel_bytes,
         .buffer        = buffer,
     };
+}
 
-    memset(inward.panels, 0, (size_t)s->up_panels * s->up_panel_bytes); /* padding is zero */
-    memset(outward.panels, 0, (size_t)s->down_panels * s->down_panel_bytes);
-    WTN_TRY(load_matrix(&inward));
-    WTN_TRY(load_matrix(&outward));
+static witan_status_t load_expert(wtn_ffn_t *ffn, const witan_weights_t *weights, int32_t index,
+                                  int32_t expert, void *buffer)
+{
+    const wtn_ffn_spec_t  *spec  = &ffn->spec;
+    const wtn_ffn_shape_t *s     = &ffn->shape;
+    const bool             gated = spec->activation.gated;
+    const load_t           up    = load_up(ffn, weights, index, expert, buffer);
+    const load_t           gate  = load_gate(up);
+    const load_t           down  = load_down(ffn, weights, index, expert, buffer);
+    witan_status_t         status;
+
+    memset(up.panels, 0, (size_t)s->up_panels * s->up_panel_bytes); /* padding is zero */
+    memset(down.panels, 0, (size_t)s->down_panels * s->down_panel_bytes);
+    WTN_TRY(load_matrix(&up));
+    WTN_TRY(gated ? load_matrix(&gate) : WITAN_OK);
+    WTN_TRY(load_matrix(&down));
     if (spec->has_gate_up_bias) {
-        float *bias = ffn->up_bias + up * (size_t)all;
+        float *bias = ffn->up_bias + index * s->up_panels * s->gemm->panel_columns;
 
-        memset(bias, 0, (size_t)(s->up_panels * all) * sizeof(float));
-        inward.slice = (witan_weight_slice_t){WITAN_WEIGHT_UP_BIAS, expert, 0,        1,
-                                              spec->inter_begin,    s->I,   WITAN_F32};
-        WTN_TRY(load_bias(&inward, all, bias));
-        if (spec->activation.gated) {
-            inward.slice.weight = WITAN_WEIGHT_GATE_BIAS;
-            inward.column       = 0;
-            WTN_TRY(load_bias(&inward, all, bias));
-        }
-    }
-    if (spec->activation.gated) {
-        inward.slice = (witan_weight_slice_t){shared ? WITAN_WEIGHT_SHARED_GATE : WITAN_WEIGHT_GATE,
-                                              expert,
-                                              spec->inter_begin,
-                                              s->I,
-                                              0,
-                                              s->H,
-                                              spec->dtype};
-        inward.column = 0;
-        WTN_TRY(load_matrix(&inward));
+        memset(bias, 0, (size_t)(s->up_panels * s->gemm->panel_columns) * sizeof(float));
+        WTN_TRY(load_bias(&up, WITAN_WEIGHT_UP_BIAS, bias));
+        WTN_TRY(gated ? load_bias(&gate, WITAN_WEIGHT_GATE_BIAS, bias) : WITAN_OK);
     }
     if (spec->has_down_bias) {
-        float *bias = ffn->down_bias + down * (size_t)all;
+        float *bias = ffn->down_bias + index * s->down_panels * s->gemm->panel_columns;
 
-        memset(bias, 0, (size_t)(s->down_panels * all) * sizeof(float));
-        outward.slice =
-            (witan_weight_slice_t){WITAN_WEIGHT_DOWN_BIAS, expert, 0, 1, 0, s->H, WITAN_F32};
-        WTN_TRY(load_bias(&outward, all, bias));
+        memset(bias, 0, (size_t)(s->down_panels * s->gemm->panel_columns) * sizeof(float));
+        WTN_TRY(load_bias(&down, WITAN_WEIGHT_DOWN_BIAS, bias));
     }
     return WITAN_OK;
 

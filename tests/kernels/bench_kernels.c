@@ -51,7 +51,7 @@ static void sweep(const wtn_ffn_spec_t *spec, const wtn_ffn_t *ffn, int32_t thre
             uint64_t spent = 0;
 
             peak = best_of(peak, wtn_probe_peak(spec->tier, spec->dtype, threads));
-            read = best_of(read, wtn_probe_read_bandwidth((size_t)512 << 20, threads));
+            read = best_of(read, wtn_probe_read_bandwidth((size_t)256 << 20, threads));
             for (int32_t run = 0; run < 50 && spent < 60000000u; run++) {
                 uint64_t begin = wtn_now_ns();
                 uint64_t took;
