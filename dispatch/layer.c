@@ -188,6 +188,7 @@ static witan_status_t begin_rounds(witan_plan_t *plan, const void *hidden)
         return WTN_ERROR(WITAN_E_ARGUMENT, "dispatch: hidden is NULL");
     }
     plan->hidden           = hidden;
+    plan->computing        = -1;
     plan->recv_token_count = plan->recv_row_count = 0;
     plan->step++;
     memset(plan->expert_row_counts, 0,
@@ -207,6 +208,8 @@ static witan_status_t shared_expert(witan_plan_t *plan)
     wtn_ffn_args_t       args    = {
                  .x               = plan->hidden,
                  .out             = plan->shared_rows,
+                 .poll            = plan->ep > 1 ? wtn_round_poll : NULL,
+                 .poll_context    = plan,
                  .row_count       = plan->token_count,
                  .workspace       = plan->scratch,
                  .workspace_bytes = plan->scratch_bytes,

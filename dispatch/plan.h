@@ -141,6 +141,7 @@ struct witan_plan {
     float         *shared_logit;    /* [T] */
     float         *partial;         /* [T, H] fp32, tensor parallel */
     wtn_request_t *reduce_requests; /* [2 * tp] */
+    int64_t        computing;       /* the round whose experts compute, -1 before the first */
     uint64_t       poll_ns;
 
     /* statistics of the last step */
@@ -178,6 +179,9 @@ witan_status_t wtn_round_return(witan_plan_t *plan, int64_t index);
 witan_status_t wtn_round_drain(witan_plan_t *plan,
                                wtn_round_t  *round); /* all its messages are over */
 wtn_round_t   *wtn_round_at(witan_plan_t *plan, int64_t index);
+
+/* Called by the kernels between tiles: move what travels on. `context` is the plan. */
+void wtn_round_poll(void *context);
 
 /* End a failing collective step: peers are told, the plan is broken. Value is `status`. */
 witan_status_t wtn_plan_fail(witan_plan_t *plan, witan_status_t status);

@@ -1,6 +1,6 @@
 /* One round of dispatch: pieces out, pieces in, experts, rows back. Every stage only posts messages
  * or waits for posted ones, so two rounds can be in flight: the experts of one overlap the transfer
- * of the next, which poll() moves on between tiles. */
+ * of the next, which a poll moves on between tiles. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -325,24 +325,45 @@ fail:
     return status;
 }
 
-/* Between tiles of the experts: move the transfer of the next round on. */
-static void poll_next_round(void *context)
+/* Move one round on without waiting: a coming one towards its tokens, one computed towards its
+ * rows. */
+static witan_status_t advance(witan_plan_t *plan, wtn_round_t *round)
 {
-    witan_plan_t *plan  = context;
-    wtn_round_t  *round = wtn_round_at(plan, plan->round_next - 1);
-    uint64_t      now   = wtn_now_ns();
-    bool          done  = false;
+    size_t         ep   = (size_t)plan->ep;
+    bool           done = false;
+    witan_status_t status;
 
-    if (now - plan->poll_ns < POLL_PERIOD_NS || round->poll_status != WITAN_OK) {
+    if (round->index <= plan->computing) {
+        return wtn_progress(plan->comm, requests_of(plan, round, WTN_REQUEST_ROWS_SEND), 2 * ep,
+                            &done);
+    }
+    WTN_TRY(
+        wtn_progress(plan->comm, requests_of(plan, round, WTN_REQUEST_MANIFEST_RECV), ep, &done));
+    if (done && !round->tokens_posted) {
+        return post_tokens(plan, round);
+    }
+    WTN_TRY(wtn_progress(plan->comm, requests_of(plan, round, WTN_REQUEST_TOKENS_RECV), ep, &done));
+
+fail:
+    return status;
+}
+
+void wtn_round_poll(void *context)
+{
+    witan_plan_t *plan = context;
+    uint64_t      now  = wtn_now_ns();
+
+    if (now - plan->poll_ns < POLL_PERIOD_NS) {
         return;
     }
-    plan->poll_ns = now;
-    round->poll_status =
-        wtn_progress(plan->comm, requests_of(plan, round, WTN_REQUEST_MANIFEST_RECV),
-                     2 * (size_t)plan->ep, &done);
-    if (round->poll_status == WITAN_OK && done && !round->tokens_posted) {
-        round->poll_status = post_tokens(plan, round);
+    for (int32_t i = 0; i < plan->shape.round_slots; i++) {
+        wtn_round_t *round = &plan->rounds[i];
+
+        if (round->index >= 0 && round->poll_status == WITAN_OK) {
+            round->poll_status = advance(plan, round);
+        }
     }
+    plan->poll_ns = now;
 }
 
 /* The rows of all sources, in order of source, token and k. */
@@ -404,27 +425,27 @@ static void reduce_rows(witan_plan_t *plan, wtn_round_t *round, int32_t s)
 
 witan_status_t wtn_round_compute(witan_plan_t *plan, int64_t index)
 {
-    const wtn_layout_t *layout  = &plan->layer->layout;
-    wtn_round_t        *round   = wtn_round_at(plan, index);
-    bool                overlap = plan->round_next - 1 > index;
-    wtn_ffn_args_t      args    = {
-                .x                 = plan->ep == 1 ? plan->hidden : round->token_recv,
-                .out               = plan->rows,
-                .row_count         = list_rows(plan, round),
-                .row_expert        = round->row_expert,
-                .row_in            = round->row_in,
-                .row_out           = round->row_out,
-                .expert_row_counts = plan->round_row_counts,
-                .executor          = plan->config.executor,
-                .masked_rows_max   = plan->config.masked_rows_max,
-                .workspace         = plan->scratch,
-                .workspace_bytes   = plan->scratch_bytes,
-                .thread_count      = plan->layer->group->thread_count,
-                .poll              = overlap ? poll_next_round : NULL,
-                .poll_context      = plan,
+    const wtn_layout_t *layout = &plan->layer->layout;
+    wtn_round_t        *round  = wtn_round_at(plan, index);
+    wtn_ffn_args_t      args   = {
+               .x                 = plan->ep == 1 ? plan->hidden : round->token_recv,
+               .out               = plan->rows,
+               .row_count         = list_rows(plan, round),
+               .row_expert        = round->row_expert,
+               .row_in            = round->row_in,
+               .row_out           = round->row_out,
+               .expert_row_counts = plan->round_row_counts,
+               .executor          = plan->config.executor,
+               .masked_rows_max   = plan->config.masked_rows_max,
+               .workspace         = plan->scratch,
+               .workspace_bytes   = plan->scratch_bytes,
+               .thread_count      = plan->layer->group->thread_count,
+               .poll              = plan->ep > 1 ? wtn_round_poll : NULL,
+               .poll_context      = plan,
     };
     witan_status_t status;
 
+    plan->computing = index;
     if (args.row_count > 0) {
         WTN_TRY(layout->backend->ffn_run(plan->layer->experts, &args));
         plan->executor = args.executor_taken;
@@ -476,6 +497,7 @@ witan_status_t wtn_round_drain(witan_plan_t *plan, wtn_round_t *round)
         round->index = -1;
         return WITAN_OK;
     }
+    WTN_TRY(round->poll_status);
     WTN_TRY(wtn_wait(plan->comm, round->requests, WTN_REQUEST_KINDS * (size_t)plan->ep, "combine",
                      wtn_deadline(plan->comm), plan->watch));
     round->index = -1;
