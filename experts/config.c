@@ -337,6 +337,12 @@ static witan_status_t read_groups(const reader_t *reader)
                          " experts, at least topk_group (%" PRId64 "), found %" PRId64,
                          reader->path, experts, topk, count);
     }
+    if (count > 1 && experts / count < 2 && routing->group_score == WITAN_GROUP_SCORE_TOP2_SUM) {
+        return WTN_ERROR(WITAN_E_CONFIG,
+                         "%s: n_group: expected 2 experts in every group (their sum is its score), "
+                         "found %" PRId64 " groups of %" PRId64 " experts",
+                         reader->path, count, experts);
+    }
     if (topk * (experts / count) < reader->out->layer.topk) {
         return WTN_ERROR(WITAN_E_CONFIG,
                          "%s: num_experts_per_tok: expected at most the %" PRId64
