@@ -16,3 +16,6 @@ export UBSAN_OPTIONS=print_stacktrace=1
 export LSAN_OPTIONS=suppressions=$root/tests/lsan.supp:print_suppressions=0
 ctest --test-dir "$root/build-sanitize" --parallel "$jobs" --output-on-failure --no-tests=error \
     -R '^host\.|\.np2$'
+
+say "fuzz"
+"$root/tests/fuzz/run.sh" 50000
