@@ -1,31 +1,16 @@
 /* Model folders: every element of every weight of every fixture, whole and in slices, against the
  * plain indexing rule of its layout written out here. */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <check.h>
 
-#include "core/half.h"
 #include "core/util.h"
 #include "experts/hf.h"
 #include "experts/safetensors.h"
 #include "formats/folder.h"
-
-typedef enum form { EXPERTS, FUSED, TRANSPOSED, MXFP4 } form_t;
-
-/* What the files say, known here apart from the library's own table. */
-typedef struct fixture {
-    const char   *name, *model_type;
-    int32_t       layer;
-    witan_dtype_t dtype;
-    form_t        form;
-    const char   *block;         /* of the tensors' names */
-    const char   *projection[3]; /* gate, up, down where they stand apart */
-    const char   *shared;
-    const char   *router;
-} fixture_t;
+#include "formats/rule.h"
 
 #define MLP                                 \
     "mlp",                                  \
@@ -69,206 +54,30 @@ static const char *fixture_path(const char *name)
     return path;
 }
 
-/* ---- the rule: one element at a time ---- */
-
-/* A whole tensor as bytes; the element at a flat index as the layer sees it. */
-typedef struct blob {
-    const wtn_st_tensor_t *tensor;
-    unsigned char         *bytes;
-} blob_t;
-
-static blob_t load_blob(const wtn_st_file_t *file, int32_t layer, const char *name)
-{
-    char   full[200];
-    blob_t blob;
-
-    (void)snprintf(full, sizeof(full), "model.layers.%d.%s", layer, name);
-    blob.tensor = wtn_st_find(file, full);
-    ck_assert_msg(blob.tensor != NULL, "%s", full);
-    blob.bytes = malloc(blob.tensor->end - blob.tensor->begin + 1);
-    ck_assert_int_eq(wtn_st_read(file, blob.tensor, 0, blob.tensor->end - blob.tensor->begin,
-                                 blob.bytes),
-                     WITAN_OK);
-    return blob;
-}
-
-static float element(const blob_t *blob, int64_t index)
-{
-    uint16_t half;
-    float    value;
-
-    if (blob->tensor->dtype == WTN_ST_F32) {
-        memcpy(&value, blob->bytes + 4 * index, 4);
-        return value;
-    }
-    memcpy(&half, blob->bytes + 2 * index, 2);
-    return blob->tensor->dtype == WTN_ST_F16 ? wtn_f16_to_float(half) : wtn_bf16_to_float(half);
-}
-
-static float bf16_round(double value)
-{
-    return wtn_bf16_to_float(wtn_float_to_bf16((float)value));
-}
-
-static float fp8_element(const blob_t *blob, const blob_t *scales, int64_t row, int64_t col)
-{
-    const int64_t cols = blob->tensor->shape[1], scale_cols = (cols + 127) / 128;
-    const int     code = blob->bytes[row * cols + col], e = code >> 3 & 15, m = code & 7;
-    double        value = e == 0 ? ldexp(m, -9) : ldexp(8 + m, e - 10);
-
-    return bf16_round((code > 127 ? -value : value) *
-                      (double)element(scales, row / 128 * scale_cols + col / 128));
-}
-
-static float fp4_element(const blob_t *blob, const blob_t *scales, int64_t index)
-{
-    static const double values[8] = {0, .5, 1, 1.5, 2, 3, 4, 6};
-    const int           pair      = blob->bytes[index / 2];
-    const int           code      = index % 2 == 0 ? pair & 15 : pair >> 4;
-
-    return bf16_round(
-        ldexp(code > 7 ? -values[code - 8] : values[code], scales->bytes[index / 32] - 127));
-}
-
-/* One routed expert's projection (0 gate, 1 up, 2 down) as fp32. */
-static void oracle_expert(const fixture_t *fixture, const wtn_st_file_t *file, int32_t expert,
-                          int projection, int64_t rows, int64_t cols, float *out)
-{
-    char   name[160], scale_name[200];
-    blob_t values, scales = {0};
-
-    if (fixture->form == EXPERTS) {
-        (void)snprintf(name, sizeof(name), "%s.experts.%d.%s.weight", fixture->block, expert,
-                       fixture->projection[projection]);
-        (void)snprintf(scale_name, sizeof(scale_name), "%s_scale_inv", name);
-    } else {
-        const char *stem = projection == 2 ? "mlp.experts.down_proj" : "mlp.experts.gate_up_proj";
-
-        (void)snprintf(name, sizeof(name), "%s%s", stem, fixture->form == MXFP4 ? "_blocks" : "");
-        (void)snprintf(scale_name, sizeof(scale_name), "%s_scales", stem);
-    }
-    values = load_blob(file, fixture->layer, name);
-    if (values.tensor->dtype == WTN_ST_F8_E4M3 || values.tensor->dtype == WTN_ST_U8) {
-        scales = load_blob(file, fixture->layer, scale_name);
-    }
-    for (int64_t r = 0; r < rows; r++) {
-        for (int64_t c = 0; c < cols; c++) {
-            const int64_t e  = expert;
-            float        *at = &out[r * cols + c];
-
-            switch (fixture->form) {
-            case EXPERTS:
-                *at = scales.bytes != NULL ? fp8_element(&values, &scales, r, c)
-                                           : element(&values, r * cols + c);
-                break;
-            case FUSED: /* [E, 2I, H]: rows of the gate, then rows of up */
-                *at = element(&values, projection == 2
-                                           ? (e * rows + r) * cols + c
-                                           : (e * 2 * rows + projection * rows + r) * cols + c);
-                break;
-            case TRANSPOSED: /* [E, H, 2I] in turn; [E, I, H] */
-                *at = element(&values, projection == 2
-                                           ? (e * cols + c) * rows + r
-                                           : (e * cols + c) * 2 * rows + 2 * r + projection);
-                break;
-            case MXFP4: /* [E, 2I, H] in turn; [E, H, I] */
-                *at = fp4_element(&values, &scales,
-                                  projection == 2 ? (e * rows + r) * cols + c
-                                                  : (e * 2 * rows + 2 * r + projection) * cols + c);
-                break;
-            }
-        }
-    }
-    free(values.bytes);
-    free(scales.bytes);
-}
-
-/* ---- comparing ---- */
-
-static void read_slice(wtn_hf_t *hf, witan_weight_t weight, int32_t expert, const int64_t at[4],
-                       witan_dtype_t dtype, void *out)
-{
-    const witan_weight_slice_t slice   = {.weight    = weight,
-                                          .expert    = expert,
-                                          .row_begin = at[0],
-                                          .row_count = at[1],
-                                          .col_begin = at[2],
-                                          .col_count = at[3],
-                                          .dtype     = dtype};
-    const witan_weights_t      weights = wtn_hf_weights(hf);
-    witan_status_t             status  = weights.read(weights.context, &slice, out);
-
-    ck_assert_msg(status == WITAN_OK, "%s", witan_last_error());
-}
-
-/* Whole, and in slices as ranks of 1, 2 and 3 want them, in the layer's dtype and in fp32. */
-static void compare(wtn_hf_t *hf, witan_weight_t weight, int32_t expert, int64_t rows, int64_t cols,
-                    const float *expected)
-{
-    const int64_t slices[][4] = {
-        {0, rows, 0, cols},
-        {rows / 2, rows - rows / 2, 0, cols},
-        {0, rows, cols / 3, 2 * cols / 3 - cols / 3},
-        {rows / 3, rows / 2 - rows / 3, cols - 1, 1},
-        {rows - 1, 1, 1 % cols, cols - 1 % cols},
-        {0, 0, 0, cols},
-        {0, rows, 0, 0},
-    };
-    const witan_dtype_t dtypes[] = {WITAN_F32, wtn_hf_config(hf)->dtype};
-    char               *out      = malloc((size_t)(rows * cols) * 4 + 8);
-
-    for (size_t s = 0; s < WTN_COUNT_OF(slices); s++) {
-        for (size_t d = 0; d < WTN_COUNT_OF(dtypes); d++) {
-            const size_t bytes =
-                (size_t)(slices[s][1] * slices[s][3]) * witan_dtype_bytes(dtypes[d]);
-
-            memset(out + bytes, 0xab, 8);
-            read_slice(hf, weight, expert, slices[s], dtypes[d], out);
-            for (int64_t r = 0; r < slices[s][1]; r++) {
-                for (int64_t c = 0; c < slices[s][3]; c++) {
-                    float want = expected[(slices[s][0] + r) * cols + slices[s][2] + c];
-                    float got  = wtn_load_float(out, dtypes[d], (size_t)(r * slices[s][3] + c));
-
-                    if (wtn_float_bits(want) !=
-                        wtn_float_bits(got)) { /* Check writes a pipe per assert */
-                        ck_abort_msg("weight %d expert %d slice %zu [%d, %d]: %g, found %g",
-                                     (int)weight, (int)expert, s, (int)r, (int)c, (double)want,
-                                     (double)got);
-                    }
-                }
-            }
-            for (int i = 0; i < 8; i++) {
-                ck_assert_uint_eq((unsigned char)out[bytes + (size_t)i], 0xab);
-            }
-        }
-    }
-    free(out);
-}
-
 static void compare_tensor(const fixture_t *fixture, const wtn_st_file_t *file, wtn_hf_t *hf,
                            witan_weight_t weight, const char *name, int64_t rows, int64_t cols)
 {
     char   scale_name[200];
-    blob_t blob = load_blob(file, fixture->layer, name), scales = {0};
+    blob_t blob = rule_load(file, fixture->layer, name), scales = {0};
     float *expected = malloc((size_t)(rows * cols) * sizeof(*expected));
 
     if (blob.tensor->dtype == WTN_ST_F8_E4M3) {
         (void)snprintf(scale_name, sizeof(scale_name), "%s_scale_inv", name);
-        scales = load_blob(file, fixture->layer, scale_name);
+        scales = rule_load(file, fixture->layer, scale_name);
     }
     for (int64_t i = 0; i < rows * cols; i++) {
-        expected[i] = scales.bytes != NULL ? fp8_element(&blob, &scales, i / cols, i % cols)
-                                           : element(&blob, i);
+        expected[i] = scales.bytes != NULL ? rule_fp8_element(&blob, &scales, i / cols, i % cols)
+                                           : rule_element(&blob, i);
     }
     /* The router may be stored in another dtype than the experts: fp32 holds all of them. */
     if (weight == WITAN_WEIGHT_ROUTER || weight == WITAN_WEIGHT_ROUTER_CORRECTION) {
         float *out = malloc((size_t)(rows * cols) * sizeof(*out));
 
-        read_slice(hf, weight, -1, (int64_t[]){0, rows, 0, cols}, WITAN_F32, out);
+        rule_read(hf, weight, -1, (int64_t[]){0, rows, 0, cols}, WITAN_F32, out);
         ck_assert_mem_eq(out, expected, (size_t)(rows * cols) * sizeof(*out));
         free(out);
     } else {
-        compare(hf, weight, -1, rows, cols, expected);
+        rule_compare(hf, weight, -1, rows, cols, expected);
     }
     free(expected);
     free(blob.bytes);
@@ -298,21 +107,22 @@ static void compare_biases(const fixture_t *fixture, const wtn_st_file_t *file, 
 {
     const witan_layer_config_t *layer  = wtn_hf_config(hf);
     const int64_t               hidden = layer->hidden_size, inter = layer->inter_size;
-    blob_t both     = load_blob(file, fixture->layer, "mlp.experts.gate_up_proj_bias");
-    blob_t down     = load_blob(file, fixture->layer, "mlp.experts.down_proj_bias");
+    blob_t both     = rule_load(file, fixture->layer, "mlp.experts.gate_up_proj_bias");
+    blob_t down     = rule_load(file, fixture->layer, "mlp.experts.down_proj_bias");
     float *expected = malloc((size_t)(hidden + inter) * sizeof(*expected));
 
     for (int32_t e = 0; e < layer->expert_count; e++) {
         for (int up = 0; up < 2; up++) {
             for (int64_t i = 0; i < inter; i++) {
-                expected[i] = element(&both, e * 2 * inter + 2 * i + up);
+                expected[i] = rule_element(&both, e * 2 * inter + 2 * i + up);
             }
-            compare(hf, up ? WITAN_WEIGHT_UP_BIAS : WITAN_WEIGHT_GATE_BIAS, e, 1, inter, expected);
+            rule_compare(hf, up ? WITAN_WEIGHT_UP_BIAS : WITAN_WEIGHT_GATE_BIAS, e, 1, inter,
+                         expected);
         }
         for (int64_t i = 0; i < hidden; i++) {
-            expected[i] = element(&down, e * hidden + i);
+            expected[i] = rule_element(&down, e * hidden + i);
         }
-        compare(hf, WITAN_WEIGHT_DOWN_BIAS, e, 1, hidden, expected);
+        rule_compare(hf, WITAN_WEIGHT_DOWN_BIAS, e, 1, hidden, expected);
     }
     compare_tensor(fixture, file, hf, WITAN_WEIGHT_ROUTER_BIAS, "mlp.router.bias", 1,
                    layer->expert_count);
@@ -344,8 +154,8 @@ START_TEST(test_fixture_every_element_matches_the_rule)
             const int64_t rows = p == 2 ? layer->hidden_size : layer->inter_size;
             const int64_t cols = p == 2 ? layer->inter_size : layer->hidden_size;
 
-            oracle_expert(fixture, file, e, p, rows, cols, expected);
-            compare(hf, (witan_weight_t)(WITAN_WEIGHT_GATE + p), e, rows, cols, expected);
+            rule_expert(fixture, file, e, p, rows, cols, expected);
+            rule_compare(hf, (witan_weight_t)(WITAN_WEIGHT_GATE + p), e, rows, cols, expected);
         }
     }
     (void)snprintf(name, sizeof(name), "%s.%s", fixture->block, fixture->router);
@@ -377,9 +187,9 @@ START_TEST(test_bytes_read_are_those_of_the_slice)
     ck_assert_int_eq(wtn_hf_open(&hf, fixture_path("mixtral_f32"), 1), WITAN_OK);
     inter  = wtn_hf_config(hf)->inter_size;
     hidden = wtn_hf_config(hf)->hidden_size;
-    read_slice(hf, WITAN_WEIGHT_GATE, 1, (int64_t[]){1, 3, 0, hidden}, WITAN_F32, out);
+    rule_read(hf, WITAN_WEIGHT_GATE, 1, (int64_t[]){1, 3, 0, hidden}, WITAN_F32, out);
     ck_assert_int_eq(wtn_hf_bytes_read(hf), 3 * hidden * 4);
-    read_slice(hf, WITAN_WEIGHT_DOWN, 1, (int64_t[]){2, 1, 1, inter / 2}, WITAN_F32, out);
+    rule_read(hf, WITAN_WEIGHT_DOWN, 1, (int64_t[]){2, 1, 1, inter / 2}, WITAN_F32, out);
     ck_assert_int_eq(wtn_hf_bytes_read(hf), 3 * hidden * 4 + inter / 2 * 4);
     wtn_hf_close(hf);
 }
@@ -440,8 +250,8 @@ START_TEST(test_sharded_folder_opens)
 
     ck_assert_msg(wtn_hf_open(&hf, fixture_path("qwen3_moe_sharded_bf16"), 2) == WITAN_OK, "%s",
                   witan_last_error());
-    read_slice(hf, WITAN_WEIGHT_DOWN, wtn_hf_config(hf)->expert_count - 1, (int64_t[]){0, 1, 0, 4},
-               WITAN_F32, out);
+    rule_read(hf, WITAN_WEIGHT_DOWN, wtn_hf_config(hf)->expert_count - 1, (int64_t[]){0, 1, 0, 4},
+              WITAN_F32, out);
     wtn_hf_close(hf);
 }
 END_TEST
