@@ -392,7 +392,8 @@ static witan_status_t run_bench(bench_t *bench)
     const wtn_option_list_t *tokens = &bench->options->tokens;
     witan_status_t           status;
 
-    bench->results = json_array();
+    bench->results        = json_array();
+    bench->session->phase = "bench";
     WTN_TRY(make_layer(bench));
     print_header(bench);
     for (int32_t i = 0; i < tokens->count; i++) {

@@ -342,6 +342,7 @@ static witan_status_t compare_on_rank_0(check_t *check)
     char           fault[WTN_ERROR_TEXT_BYTES];
     witan_status_t status, told;
 
+    check->session->phase = "check";
     if (check->session->rank != 0) {
         status = await_rank_0(check->session);
         return status != WITAN_OK ? status : wtn_session_agree(check->session, WITAN_OK);
@@ -372,7 +373,8 @@ static witan_status_t run_check(check_t *check)
     wtn_hf_t              *hf      = NULL;
     witan_status_t         status;
 
-    status = session->rank == 0 ? open_input(check, &hf) : WITAN_OK;
+    session->phase = "input";
+    status         = session->rank == 0 ? open_input(check, &hf) : WITAN_OK;
     WTN_TRY(wtn_session_agree(session, status));
     if (session->rank == 0) {
         check->file_weights = wtn_hf_weights(hf);

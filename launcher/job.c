@@ -92,6 +92,7 @@ static witan_status_t deal(worker_t *worker, int64_t begin, int64_t step_tokens,
 {
     witan_status_t fault = WITAN_OK, status;
 
+    worker->session->phase = "deal";
     if (worker->session->rank == 0) {
         status = deal_out(worker, begin, step_tokens, &fault);
     } else {
@@ -161,6 +162,7 @@ static witan_status_t gather(worker_t *worker, int64_t begin, int64_t step_token
 {
     witan_status_t fault = WITAN_OK, status = WITAN_OK;
 
+    worker->session->phase = "gather";
     if (worker->session->rank == 0) {
         for (int32_t s = 0; s < worker->slice_count && status == WITAN_OK; s++) {
             int64_t first = slice_begin(worker, step_tokens, s);
@@ -231,7 +233,8 @@ static witan_status_t step(worker_t *worker, int64_t begin, int64_t step_tokens)
 
     WTN_TRY(deal(worker, begin, step_tokens, mine));
     WTN_TRY(witan_forward(worker->plan, &args));
-    status = keep_routing(worker, mine);
+    worker->session->phase = "step";
+    status                 = keep_routing(worker, mine);
     if (status == WITAN_OK) {
         status = add_load(worker);
     }

@@ -184,14 +184,16 @@ static witan_status_t run_layer(wtn_session_t *session, run_t *run)
                                     .routing     = options->routing_out != NULL};
     witan_status_t       status;
 
-    status = session->rank == 0 ? open_files(run) : WITAN_OK;
+    session->phase = "input";
+    status         = session->rank == 0 ? open_files(run) : WITAN_OK;
     WTN_TRY(wtn_session_agree(session, status));
     job.token_count = run->tokens.count;
     WTN_TRY(wtn_session_share(session, &job.token_count, sizeof(job.token_count)));
     WTN_TRY(wtn_load_layer(session, &options->session, options->model, (int32_t)options->layer,
                            &job.layer));
     WTN_TRY(wtn_job_run(session, &job, &feed));
-    status = session->rank == 0 ? commit_files(run) : WITAN_OK;
+    session->phase = "output";
+    status         = session->rank == 0 ? commit_files(run) : WITAN_OK;
     WTN_TRY(wtn_session_agree(session, status));
     WTN_TRY(print_summary(session, options, &job));
 

@@ -1,6 +1,5 @@
 #include <errno.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <mpi.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -22,6 +21,8 @@
 
 #define START_SECONDS_MIN 60 /* MPI_Init of many ranks on few cores takes its time */
 #define END_SECONDS_MIN   10
+#define SECOND_NS         ((uint64_t)1000000000)
+#define ROLL_NS_MAX       (5 * SECOND_NS)
 
 /* ---- launchers ---- */
 
@@ -99,7 +100,7 @@ static void watch_expired(int signal_number)
 static void watch_begin(const char *what, uint64_t timeout_ns, int seconds_min)
 {
     struct itimerval timer   = {{0, 0}, {0, 0}};
-    uint64_t         seconds = timeout_ns / 1000000000u + 1;
+    uint64_t         seconds = timeout_ns / SECOND_NS + 1;
 
     if (seconds < (uint64_t)seconds_min) {
         seconds = (uint64_t)seconds_min;
@@ -164,7 +165,7 @@ static witan_status_t agree(wtn_session_t *session, witan_status_t status, bool 
     if (all == NULL) {
         return WTN_ERROR(WITAN_E_MEMORY, "%" PRId32 " bytes", session->size);
     }
-    gathered = wtn_allgather(session->comm, &mine, 1, all, "options");
+    gathered = wtn_allgather(session->comm, &mine, 1, all, session->phase);
     for (int32_t i = 0; i < session->size && gathered == WITAN_OK; i++) {
         session->usage = session->usage || all[i] != 0;
     }
@@ -180,12 +181,20 @@ static witan_status_t agree(wtn_session_t *session, witan_status_t status, bool 
 
 witan_status_t wtn_session_agree(wtn_session_t *session, witan_status_t status)
 {
-    return wtn_agree(session->comm, "witan", status, NULL, 0);
+    return wtn_agree(session->comm, session->phase, status, NULL, 0);
 }
 
 witan_status_t wtn_session_agree_usage(wtn_session_t *session, witan_status_t status)
 {
     return agree(session, status, status != WITAN_OK);
+}
+
+static volatile sig_atomic_t woken; /* this process was stopped, and goes on */
+
+static void note_wake(int signal_number)
+{
+    (void)signal_number;
+    woken = 1;
 }
 
 /* ---- the start ---- */
@@ -296,13 +305,15 @@ witan_status_t wtn_session_begin(wtn_session_t *session, const wtn_command_t *co
     int            launcher = find_launcher(&launcher_size, &launcher_rank);
 
     memset(session, 0, sizeof(*session));
-    session->size = 1;
+    session->size  = 1;
+    session->phase = "start";
+    (void)signal(SIGCONT, note_wake);
     witan_group_config_init(&session->config);
     if (parsed == WITAN_OK) {
         parsed = take_options(session, options);
     }
     if (parsed != WITAN_OK) { /* good enough to agree that nothing will be done */
-        session->config.timeout_ns   = (uint64_t)START_SECONDS_MIN * 1000000000u;
+        session->config.timeout_ns   = START_SECONDS_MIN * SECOND_NS;
         session->config.thread_count = 1;
     }
     (void)snprintf(fault, sizeof(fault), "%s", witan_last_error());
@@ -344,51 +355,102 @@ witan_status_t wtn_session_share(wtn_session_t *session, void *data, size_t byte
 
 /* ---- the end ---- */
 
-/* The lowest rank that `text` ("...not heard from ranks 0, 2 within...") does not list. */
-static int32_t lowest_heard(const char *text)
-{
-    static const char mark[] = "not heard from rank";
-    const char       *at     = strstr(text, mark);
-    int32_t           lowest = 0;
-
-    if (at == NULL) {
-        return 0;
-    }
-    at += sizeof(mark) - 1;
-    at += *at == 's'; /* "rank 2", "ranks 2, 5" */
-    for (;;) {        /* the list ascends */
-        char *end;
-        long  rank = strtol(at, &end, 10);
-
-        if (end == at || rank != lowest) {
-            return lowest;
-        }
-        lowest++;
-        if (end[0] != ',') {
-            return lowest;
-        }
-        at = end + 1;
-    }
-}
-
 static void sleep_ns(uint64_t nanoseconds)
 {
-    struct timespec left = {(time_t)(nanoseconds / 1000000000u), (long)(nanoseconds % 1000000000u)};
+    struct timespec left = {(time_t)(nanoseconds / SECOND_NS), (long)(nanoseconds % SECOND_NS)};
 
     while (nanosleep(&left, &left) != 0 && errno == EINTR) {
     }
 }
 
-/* A peer is lost, so MPI_Finalize would wait for ever and so would a vote on who prints: the lowest
- * rank that was heard prints. The others leave a time-out later, because launchers end the whole
- * job with the first process that fails, and the speaker's own deadline may be behind theirs. */
-static _Noreturn void leave(const wtn_session_t *session, const char *text)
+/* A wait that failed tells whom this rank missed, and that may be one who itself waits for a third.
+ * So all that still run call each other: who does not answer is lost. requests[2r] receives from
+ * rank r, requests[2r + 1] sends to it; what stays active after the call names the lost. */
+static void call_roll(const wtn_session_t *session, wtn_request_t *requests, char *answers)
 {
-    int32_t speaker = lowest_heard(text);
+    static const char here     = 1;
+    wtn_comm_t       *comm     = session->comm;
+    uint64_t          patience = comm->timeout_ns < ROLL_NS_MAX ? comm->timeout_ns : ROLL_NS_MAX;
+    uint64_t          deadline = wtn_now_ns() + patience;
+    bool              done     = false;
 
+    for (int32_t rank = 0; rank < session->size; rank++) {
+        wtn_request_t *pair = requests + 2 * (size_t)rank;
+
+        if (rank != session->rank) {
+            (void)wtn_recv_post(comm, pair, rank, 0, WTN_TAG_FAULT, &answers[rank], 1, true);
+            (void)wtn_send_post(comm, pair + 1, rank, 0, WTN_TAG_FAULT, &here, 1);
+        }
+    }
+    while (!done && wtn_now_ns() < deadline) {
+        if (wtn_progress(comm, requests, 2 * (size_t)session->size, &done) != WITAN_OK) {
+            return;
+        }
+        sleep_ns(SECOND_NS / 1000);
+    }
+}
+
+/* The text of a failure with the ranks that did not answer the roll in place of those missed. */
+static void name_lost(const wtn_session_t *session, const wtn_request_t *requests, char *text,
+                      size_t text_bytes)
+{
+    static const char mark[] = "not heard from";
+    char             *at     = strstr(text, mark);
+    size_t            used   = at != NULL ? (size_t)(at - text) : strlen(text);
+    int32_t           count  = 0;
+    char              list[160];
+    size_t            length = 0;
+
+    for (int32_t rank = 0; rank < session->size; rank++) {
+        if (!requests[2 * (size_t)rank].active) {
+            continue;
+        }
+        if (length + 16 < sizeof(list)) {
+            length += (size_t)snprintf(list + length, sizeof(list) - length, "%s%" PRId32,
+                                       count > 0 ? ", " : "", rank);
+        }
+        count++;
+    }
+    if (count == 0) {
+        return; /* slow, not lost: the text stands */
+    }
+    (void)snprintf(text + used, text_bytes - used, "%snot heard from rank%s %s within %g s",
+                   at != NULL ? "" : "; ", count == 1 ? "" : "s", list,
+                   (double)session->comm->timeout_ns / 1e9);
+}
+
+static int32_t lowest_present(const wtn_session_t *session, const wtn_request_t *requests)
+{
+    int32_t rank = 0;
+
+    while (rank < session->rank && requests[2 * (size_t)rank].active) {
+        rank++;
+    }
+    return rank;
+}
+
+/* A peer is lost, so MPI_Finalize would wait for ever. The lowest rank that is there prints. The
+ * others leave a time-out later: launchers end the whole job with the first process that fails, and
+ * the speaker's deadline may be behind theirs. What is allocated here stays: a message may come. */
+static _Noreturn void leave(const wtn_session_t *session)
+{
+    size_t         ranks    = (size_t)session->size;
+    wtn_request_t *requests = calloc(2 * ranks, sizeof(*requests));
+    char          *answers  = calloc(ranks, 1);
+    char           text[WTN_ERROR_TEXT_BYTES + 256];
+    int32_t        speaker = 0;
+
+    (void)snprintf(text, sizeof(text), "%s", witan_last_error());
     (void)fflush(stdout);
+    if (woken) { /* the others gave this rank up long ago, and a launcher wakes it only to end it */
+        sleep_ns(ROLL_NS_MAX);
+    }
+    if (session->comm != NULL && requests != NULL && answers != NULL) {
+        call_roll(session, requests, answers);
+        name_lost(session, requests, text, sizeof(text));
+        speaker = lowest_present(session, requests);
+    }
     if (session->rank == speaker) {
-        sleep_ns((uint64_t)wtn_min_i64(session->rank, 20) * 50000000u);
         (void)fprintf(stderr, "witan: %s\n", text);
     } else {
         sleep_ns(session->comm != NULL ? session->comm->timeout_ns : session->config.timeout_ns);
@@ -403,7 +465,7 @@ int wtn_session_refuse(const char *format, ...)
     va_list args;
 
     if (wtn_launcher_rank() != 0) {
-        sleep_ns(500000000u);
+        sleep_ns(SECOND_NS / 2);
         return 2;
     }
     (void)fputs("witan: ", stderr);
@@ -428,7 +490,7 @@ int wtn_session_end(wtn_session_t *session, witan_status_t status)
                 (session->comm != NULL && session->comm->broken);
 
     if (status != WITAN_OK && lost && session->size > 1) {
-        leave(session, witan_last_error());
+        leave(session);
     }
     if (status == WITAN_OK) {
         status = flush_results();

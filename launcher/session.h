@@ -51,6 +51,7 @@ typedef struct wtn_session {
     wtn_comm_t          *comm;  /* of the group */
     witan_group_config_t config;
     int32_t              rank, size;
+    const char          *phase; /* what a time-out of an agreement names; static strings */
     bool                 mpi;   /* started here */
     bool                 usage; /* some rank was called wrongly: exit status 2 */
 } wtn_session_t;
