@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "core/error.h"
 #include "core/util.h"
@@ -185,6 +186,7 @@ witan_status_t witan_layer_query(const witan_group_config_t *group, int32_t rank
     wtn_folding_t        folding;
     wtn_layout_t         layout       = {0};
     int64_t             *token_maxima = NULL;
+    int32_t              threads; /* where the group leaves it open: as many as there could be */
     witan_status_t       status;
 
     if (layer == NULL || plan == NULL || sizes == NULL || sizes->struct_bytes != sizeof(*sizes) ||
@@ -194,6 +196,8 @@ witan_status_t witan_layer_query(const witan_group_config_t *group, int32_t rank
     }
     witan_group_config_init(&defaults);
     group = group == NULL ? &defaults : group;
+    threads =
+        group->thread_count > 0 ? group->thread_count : (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
     WTN_TRY(wtn_folding_make(group, rank, rank_count, &folding));
     WTN_TRY(wtn_layout_make(&layout, layer, &folding));
     token_maxima = calloc((size_t)folding.expert_parallel, sizeof(*token_maxima));
@@ -205,8 +209,7 @@ witan_status_t witan_layer_query(const witan_group_config_t *group, int32_t rank
         token_maxima[s] = plan->token_count_max;
     }
     sizes->weight_bytes = wtn_layout_weight_bytes(&layout);
-    WTN_TRY(
-        query(&layout, plan, (int32_t)wtn_max_i64(group->thread_count, 1), token_maxima, sizes));
+    WTN_TRY(query(&layout, plan, threads, token_maxima, sizes));
 
 fail:
     free(token_maxima);

@@ -1,0 +1,320 @@
+/* Objects on one rank, without MPI: sizes told before, what is refused, what is reported. */
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/env.h"
+#include "core/util.h"
+#include "mpi/block.h"
+#include "topology/placement.h"
+
+#define ck_ok(call)                                                                   \
+    do {                                                                              \
+        witan_status_t got_ = (call);                                                 \
+        ck_assert_msg(got_ == WITAN_OK, "%s: %s: %s", #call, witan_status_name(got_), \
+                      witan_last_error());                                            \
+    } while (0)
+
+#define ck_refused(call, expected, text)                                                     \
+    do {                                                                                     \
+        ck_assert_int_eq((call), (expected));                                                \
+        ck_assert_msg(strstr(witan_last_error(), (text)) != NULL, "'%s' does not name '%s'", \
+                      witan_last_error(), (text));                                           \
+    } while (0)
+
+static witan_group_t *self_group(void)
+{
+    witan_group_config_t config;
+    witan_group_t       *group;
+
+    witan_group_config_init(&config);
+    config.thread_count = 1;
+    ck_ok(witan_group_create_self(&group, &config));
+    return group;
+}
+
+/* What the query says is what a plan takes: exactly that workspace is enough, less is refused. */
+START_TEST(test_query_tells_the_workspace_a_plan_takes)
+{
+    static const struct {
+        int64_t              tokens, pair_tokens, pair_rows;
+        int32_t              chunks;
+        witan_combine_mode_t combine;
+    } plans[] = {
+        {0, 0, 0, 1, WITAN_COMBINE_EXACT},    {1, 0, 0, 1, WITAN_COMBINE_EXACT},
+        {37, 0, 0, 3, WITAN_COMBINE_EXACT},   {37, 5, 9, 1, WITAN_COMBINE_EXACT},
+        {37, 0, 0, 1, WITAN_COMBINE_REDUCED}, {500, 7, 0, 2, WITAN_COMBINE_REDUCED},
+    };
+    block_t              block   = block_make(9, 3, 72, 40, WITAN_BF16);
+    witan_weights_t      weights = block_weights(&block);
+    witan_group_t       *group   = self_group();
+    witan_group_config_t group_config;
+    witan_plan_config_t  config;
+    witan_sizes_t        sizes = {.struct_bytes = sizeof(sizes)};
+    witan_layer_info_t   info  = {.struct_bytes = sizeof(info)};
+    witan_layer_t       *layer;
+    witan_plan_t        *plan;
+
+    block.config.shared_inter_size = 16;
+    block.config.has_shared_gate   = true;
+    witan_group_config_init(&group_config);
+    group_config.thread_count = 1;
+    witan_plan_config_init(&config);
+    config.token_count_max      = plans[_i].tokens;
+    config.pair_token_count_max = plans[_i].pair_tokens;
+    config.pair_row_count_max   = plans[_i].pair_rows;
+    config.chunk_count          = plans[_i].chunks;
+    config.combine              = plans[_i].combine;
+    ck_ok(witan_layer_query(&group_config, 0, 1, &block.config, &config, &sizes));
+    ck_assert_int_le(sizes.plan_bytes_balanced, sizes.plan_bytes_worst);
+    ck_ok(witan_layer_create(&layer, group, &block.config, &weights));
+    ck_ok(witan_layer_info(layer, &info));
+    ck_assert_int_eq(info.weight_bytes, sizes.weight_bytes);
+    ck_assert_int_eq(info.local_expert_count, 9);
+    config.workspace_bytes = (size_t)sizes.plan_bytes;
+    config.workspace       = aligned_alloc(64, config.workspace_bytes + 64);
+    ck_ok(witan_plan_create(&plan, layer, &config));
+    witan_plan_destroy(plan);
+    config.workspace_bytes -= 1;
+    ck_refused(witan_plan_create(&plan, layer, &config), WITAN_E_ARGUMENT, "workspace");
+    ck_assert_ptr_null(plan);
+    free(config.workspace);
+    witan_layer_destroy(layer);
+    witan_group_destroy(group);
+}
+END_TEST
+
+/* More ranks: less weight each, and the sums of all ranks' experts are the whole. */
+START_TEST(test_query_many_ranks_needs_no_machine)
+{
+    block_t              block = block_make(256, 8, 7168, 2048, WITAN_BF16);
+    witan_group_config_t group;
+    witan_plan_config_t  config;
+    witan_sizes_t        sizes = {.struct_bytes = sizeof(sizes)}, one = sizes;
+
+    witan_group_config_init(&group);
+    witan_plan_config_init(&config);
+    config.token_count_max = 4096;
+    ck_ok(witan_layer_query(&group, 0, 1, &block.config, &config, &one));
+    ck_assert_int_gt(one.weight_bytes, (int64_t)256 * 3 * 7168 * 2048 * 2);
+    for (int32_t ranks = 8; ranks <= 4096; ranks *= 8) {
+        ck_ok(witan_layer_query(&group, ranks - 1, ranks, &block.config, &config, &sizes));
+        ck_assert_int_lt(sizes.weight_bytes, one.weight_bytes);
+        ck_assert_int_lt(sizes.plan_bytes_balanced, sizes.plan_bytes_worst);
+        ck_assert_int_eq(sizes.pair_token_count_worst, 4096);
+    }
+    /* EP8: 4096 (1 - C(224, 8) / C(256, 8)) = 2710.86 tokens, 5.295 distinct ranks each. */
+    ck_ok(witan_layer_query(&group, 0, 8, &block.config, &config, &sizes));
+    ck_assert_int_eq(sizes.pair_token_count_balanced, 2711);
+    ck_assert_int_eq(sizes.pair_row_count_balanced, 4096);
+}
+END_TEST
+
+START_TEST(test_query_bad_arguments_are_refused)
+{
+    block_t              block = block_make(8, 2, 16, 8, WITAN_F32);
+    witan_group_config_t group;
+    witan_plan_config_t  config;
+    witan_sizes_t        sizes = {.struct_bytes = sizeof(sizes)};
+
+    witan_group_config_init(&group);
+    witan_plan_config_init(&config);
+    ck_refused(witan_layer_query(&group, 2, 2, &block.config, &config, &sizes), WITAN_E_ARGUMENT,
+               "rank");
+    config.token_count_max = -1;
+    ck_refused(witan_layer_query(&group, 0, 2, &block.config, &config, &sizes), WITAN_E_ARGUMENT,
+               "token_count_max");
+    config.token_count_max = 4;
+    config.chunk_count     = 0;
+    ck_refused(witan_layer_query(&group, 0, 2, &block.config, &config, &sizes), WITAN_E_ARGUMENT,
+               "chunk_count");
+    config.chunk_count  = 1;
+    config.struct_bytes = 3;
+    ck_refused(witan_layer_query(&group, 0, 2, &block.config, &config, &sizes), WITAN_E_ARGUMENT,
+               "struct_bytes");
+}
+END_TEST
+
+START_TEST(test_null_pointers_are_refused)
+{
+    witan_group_t       *group      = self_group();
+    witan_group_info_t   group_info = {0};
+    witan_forward_args_t args       = {.struct_bytes = sizeof(args)};
+    witan_stats_t        stats      = {.struct_bytes = sizeof(stats)};
+    witan_layer_t       *layer;
+    witan_plan_t        *plan;
+    witan_layer_info_t   info = {.struct_bytes = sizeof(info)};
+    const int32_t       *ids;
+    const float         *weights;
+
+    ck_assert_int_eq(witan_group_create_self(NULL, NULL), WITAN_E_ARGUMENT);
+    ck_assert_int_eq(witan_group_query(group, &group_info), WITAN_E_ARGUMENT);
+    ck_assert_int_eq(witan_layer_create(&layer, group, NULL, NULL), WITAN_E_ARGUMENT);
+    ck_assert_int_eq(witan_layer_create(NULL, group, NULL, NULL), WITAN_E_ARGUMENT);
+    ck_assert_int_eq(witan_layer_load(&layer, group, NULL, 0, NULL), WITAN_E_ARGUMENT);
+    ck_assert_int_eq(witan_layer_info(NULL, &info), WITAN_E_ARGUMENT);
+    ck_assert_int_eq(witan_plan_create(&plan, NULL, NULL), WITAN_E_ARGUMENT);
+    ck_assert_int_eq(witan_forward(NULL, &args), WITAN_E_ARGUMENT);
+    ck_assert_int_eq(witan_route(NULL, 0, NULL), WITAN_E_ARGUMENT);
+    ck_assert_int_eq(witan_plan_import(NULL, 0, NULL, NULL), WITAN_E_ARGUMENT);
+    ck_assert_int_eq(witan_dispatch(NULL, NULL), WITAN_E_ARGUMENT);
+    ck_assert_int_eq(witan_experts(NULL), WITAN_E_ARGUMENT);
+    ck_assert_int_eq(witan_combine(NULL, NULL), WITAN_E_ARGUMENT);
+    ck_assert_int_eq(witan_plan_stats(NULL, &stats), WITAN_E_ARGUMENT);
+    ck_assert_int_eq(witan_plan_load(NULL, NULL, NULL, NULL), WITAN_E_ARGUMENT);
+    ck_assert_int_eq(witan_plan_routing(NULL, &ids, &weights), WITAN_E_ARGUMENT);
+    ck_assert_int_eq(witan_plan_rounds_left(NULL), 0);
+    witan_plan_destroy(NULL);
+    witan_layer_destroy(NULL);
+    witan_group_destroy(NULL);
+    witan_group_destroy(group);
+}
+END_TEST
+
+/* Alone, a refused argument does not cost the plan. */
+START_TEST(test_forward_refused_alone_keeps_the_plan)
+{
+    block_t              block   = block_make(8, 2, 16, 8, WITAN_F32);
+    witan_weights_t      weights = block_weights(&block);
+    witan_group_t       *group   = self_group();
+    float               *hidden  = block_input(&block, 0, 3), out[3 * 16];
+    witan_forward_args_t args    = {.struct_bytes = sizeof(args),
+                                    .token_count  = 4,
+                                    .hidden       = hidden,
+                                    .output       = out};
+    witan_stats_t        stats   = {.struct_bytes = sizeof(stats)};
+    witan_plan_config_t  config;
+    witan_layer_t       *layer;
+    witan_plan_t        *plan;
+    const int32_t       *ids;
+    const float         *gates;
+
+    witan_plan_config_init(&config);
+    config.token_count_max = 3;
+    ck_ok(witan_layer_create(&layer, group, &block.config, &weights));
+    ck_ok(witan_plan_create(&plan, layer, &config));
+    ck_refused(witan_plan_routing(plan, &ids, &gates), WITAN_E_STATE, "route");
+    ck_refused(witan_forward(plan, &args), WITAN_E_ARGUMENT, "4 tokens");
+    args.token_count = -1;
+    ck_refused(witan_forward(plan, &args), WITAN_E_ARGUMENT, "-1 tokens");
+    args.token_count = 3;
+    args.output      = NULL;
+    ck_refused(witan_forward(plan, &args), WITAN_E_ARGUMENT, "NULL");
+    args.output = out;
+    ck_ok(witan_forward(plan, &args));
+    ck_assert_int_eq(witan_plan_rounds_left(plan), 0);
+    ck_ok(witan_plan_stats(plan, &stats));
+    ck_assert_int_eq(stats.token_count, 3);
+    ck_assert_int_eq(stats.recv_row_count, 6);
+    ck_assert_int_eq(stats.round_count, 1);
+    ck_assert(stats.imbalance == 1.0);
+    ck_ok(witan_dispatch(plan, hidden) == WITAN_E_STATE ? WITAN_OK : WITAN_E_INTERNAL);
+    free(hidden);
+    witan_plan_destroy(plan);
+    witan_layer_destroy(layer);
+    witan_group_destroy(group);
+}
+END_TEST
+
+START_TEST(test_names_of_every_value_are_known)
+{
+    ck_assert_str_eq(witan_status_name(WITAN_E_TIMEOUT), "WITAN_E_TIMEOUT");
+    ck_assert_str_eq(witan_status_name((witan_status_t)99), "WITAN_E_?");
+    ck_assert_str_eq(witan_status_text(WITAN_OK), "success");
+    ck_assert_str_eq(witan_status_text((witan_status_t)99), "not a status");
+    ck_assert_str_eq(witan_dtype_name(WITAN_BF16), "BF16");
+    ck_assert_str_eq(witan_dtype_name((witan_dtype_t)9), "?");
+    ck_assert_uint_eq(witan_dtype_bytes((witan_dtype_t)9), 0);
+    ck_assert_str_eq(witan_phase_name(WITAN_PHASE_REDUCE), "reduce");
+    ck_assert_str_eq(witan_phase_name((witan_phase_t)77), "?");
+    ck_assert_str_eq(witan_version(), WITAN_VERSION_STRING);
+}
+END_TEST
+
+START_TEST(test_last_error_is_one_line_whatever_it_names)
+{
+    (void)witan_error_set(WITAN_E_IO, "file '%s': %d", "a\nb\tc\x7f", 3);
+    ck_assert_str_eq(witan_last_error(), "file 'a b c ': 3");
+}
+END_TEST
+
+START_TEST(test_environment_values_are_strict)
+{
+    static const char *const bad[] = {"ten", "-1", "1x", "99999999999999999999", "nan"};
+    witan_group_t           *group;
+    uint64_t                 ns = 0;
+    int64_t                  count;
+
+    for (size_t i = 0; i < WTN_COUNT_OF(bad); i++) {
+        ck_assert_int_eq(setenv("WITAN_TIMEOUT", bad[i], 1), 0);
+        ck_refused(wtn_env_seconds(WTN_ENV_WITAN_TIMEOUT, &ns), WITAN_E_ARGUMENT, "WITAN_TIMEOUT");
+        ck_refused(witan_group_create_self(&group, NULL), WITAN_E_ARGUMENT, bad[i]);
+        ck_assert_int_eq(setenv("WITAN_NUM_THREADS", bad[i], 1), 0);
+        ck_refused(wtn_env_count(WTN_ENV_WITAN_NUM_THREADS, 64, &count), WITAN_E_ARGUMENT,
+                   "WITAN_NUM_THREADS");
+    }
+    ck_assert_int_eq(setenv("WITAN_TIMEOUT", "1.5", 1), 0);
+    ck_ok(wtn_env_seconds(WTN_ENV_WITAN_TIMEOUT, &ns));
+    ck_assert_uint_eq(ns, 1500000000u);
+    ck_assert_int_eq(unsetenv("WITAN_TIMEOUT"), 0);
+    ck_assert_int_eq(unsetenv("WITAN_NUM_THREADS"), 0);
+}
+END_TEST
+
+START_TEST(test_carver_overflow_is_remembered)
+{
+    wtn_carver_t carver = {0};
+
+    ck_assert_ptr_null(wtn_carve(&carver, 3, 5));
+    ck_assert_uint_eq(carver.bytes, 64);
+    ck_assert_ptr_null(wtn_carve(&carver, SIZE_MAX / 2, 3));
+    ck_assert_uint_eq(carver.bytes, SIZE_MAX);
+    ck_assert_ptr_null(wtn_carve(&carver, 1, 1));
+    ck_assert_uint_eq(carver.bytes, SIZE_MAX);
+    ck_assert_ptr_null(wtn_alloc(SIZE_MAX - 5));
+}
+END_TEST
+
+START_TEST(test_placement_any_owners_are_indexed_in_order)
+{
+    static const int32_t owner[5] = {2, 0, 2, 2, 0};
+    static const int32_t wrong[2] = {0, 3};
+    wtn_placement_t      placement;
+
+    ck_ok(wtn_placement_make(&placement, 5, 4, owner));
+    ck_assert_int_eq(placement.counts[1] + placement.counts[3], 0);
+    ck_assert_int_eq(placement.local[3], 2);
+    ck_assert_int_eq(placement.local[4], 1);
+    wtn_placement_free(&placement);
+    ck_ok(wtn_placement_make(&placement, 5, 3, NULL)); /* 1, 2, 2 */
+    ck_assert_int_eq(placement.counts[0], 1);
+    ck_assert_int_eq(placement.counts[1] + placement.counts[2], 4);
+    wtn_placement_free(&placement);
+    ck_refused(wtn_placement_make(&placement, 2, 3, wrong), WITAN_E_CONFIG, "expert_owner[1]");
+}
+END_TEST
+
+int main(void)
+{
+    Suite   *suite  = suite_create("objects");
+    TCase   *tcase  = tcase_create("objects");
+    SRunner *runner = srunner_create(suite);
+    int      failed;
+
+    tcase_set_timeout(tcase, 30);
+    tcase_add_loop_test(tcase, test_query_tells_the_workspace_a_plan_takes, 0, 6);
+    tcase_add_test(tcase, test_query_many_ranks_needs_no_machine);
+    tcase_add_test(tcase, test_query_bad_arguments_are_refused);
+    tcase_add_test(tcase, test_null_pointers_are_refused);
+    tcase_add_test(tcase, test_forward_refused_alone_keeps_the_plan);
+    tcase_add_test(tcase, test_names_of_every_value_are_known);
+    tcase_add_test(tcase, test_last_error_is_one_line_whatever_it_names);
+    tcase_add_test(tcase, test_environment_values_are_strict);
+    tcase_add_test(tcase, test_carver_overflow_is_remembered);
+    tcase_add_test(tcase, test_placement_any_owners_are_indexed_in_order);
+    suite_add_tcase(suite, tcase);
+    srunner_run_all(runner, CK_ENV);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
