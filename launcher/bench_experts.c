@@ -336,7 +336,7 @@ fail:
 
 int wtn_bench_experts(int argc, char **argv)
 {
-    experts_options_t options;
+    experts_options_t options = {0};
     wtn_option_t      table[] = {
              WTN_OPT_LIST("rows", "1,2,4,8,16,32,64,128", 1, 1 << 24, &options.rows,
                           "rows per expert, one line each"),

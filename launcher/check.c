@@ -394,7 +394,7 @@ fail:
 
 int wtn_cmd_check(int argc, char **argv)
 {
-    check_options_t options;
+    check_options_t options = {0};
     wtn_option_t    table[] = {
            WTN_OPT_REQUIRED("model", "DIR", &options.model, "Hugging Face folder"),
            WTN_OPT_REQUIRED_INTEGER("layer", "N", 0, INT32_MAX, &options.layer, "block of the model"),

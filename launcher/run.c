@@ -213,7 +213,7 @@ static witan_status_t check_options(const run_options_t *options)
 
 int wtn_cmd_run(int argc, char **argv)
 {
-    run_options_t options;
+    run_options_t options = {0};
     wtn_option_t  table[] = {
          WTN_OPT_REQUIRED("model", "DIR", &options.model, "Hugging Face folder"),
          WTN_OPT_REQUIRED_INTEGER("layer", "N", 0, INT32_MAX, &options.layer, "block of the model"),
