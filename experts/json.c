@@ -95,6 +95,9 @@ void wtn_json_show(const json_t *value, char *text, size_t bytes)
         break;
     case JSON_REAL:
         (void)snprintf(text, bytes, "%.17g", json_real_value(value));
+        if (strpbrk(text, ".e") == NULL && strlen(text) + 3 <= bytes) {
+            memcpy(text + strlen(text), ".0", 3); /* 64.0 is no whole number to a strict reader */
+        }
         break;
     case JSON_STRING:
         (void)snprintf(text, bytes, "'%.60s'", json_string_value(value));

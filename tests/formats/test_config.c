@@ -303,7 +303,7 @@ START_TEST(test_refused_by_key)
         {MIXTRAL, "{\"hidden_size\":-64}", 0, WITAN_E_CONFIG, "hidden_size", "1..", "found -64"},
         {MIXTRAL, "{\"hidden_size\":0}", 0, WITAN_E_CONFIG, "hidden_size", "1..", "found 0"},
         {MIXTRAL, "{\"hidden_size\":64.5}", 0, WITAN_E_CONFIG, "hidden_size", "1..", "found 64.5"},
-        {MIXTRAL, "{\"hidden_size\":64.0}", 0, WITAN_E_CONFIG, "hidden_size", "1..", "found 64"},
+        {MIXTRAL, "{\"hidden_size\":64.0}", 0, WITAN_E_CONFIG, "hidden_size", "1..", "found 64.0"},
         {MIXTRAL, "{\"hidden_size\":\"64\"}", 0, WITAN_E_CONFIG, "hidden_size", "1..",
          "found '64'"},
         {MIXTRAL, "{\"hidden_size\":[64]}", 0, WITAN_E_CONFIG, "hidden_size", "1..",
