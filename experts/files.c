@@ -220,3 +220,30 @@ witan_status_t wtn_files_find(wtn_files_t *files, const char *name, wtn_place_t 
     }
     return WITAN_OK;
 }
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+const char *wtn_files_find_other(const wtn_files_t *files, const char *prefix,
+                                 const char *const *names, size_t count)
+{
+    const size_t prefix_bytes = strlen(prefix);
+    void        *iterator     = files->single == NULL ? json_object_iter(files->weight_map) : NULL;
+
+    for (size_t i = 0; files->single != NULL ? i < wtn_st_count(files->single) : iterator != NULL;
+         i++) {
+        const char *name = files->single != NULL ? wtn_st_at(files->single, i)->name
+                                                 : json_object_iter_key(iterator);
+
+        if (strncmp(name, prefix, prefix_bytes) == 0 &&
+            bsearch(&name, names, count, sizeof(*names), compare_names) == NULL) {
+            return name;
+        }
+        if (iterator != NULL) {
+            iterator = json_object_iter_next(files->weight_map, iterator);
+        }
+    }
+    return NULL;
+}

@@ -34,6 +34,11 @@ bool wtn_files_has(const wtn_files_t *files, const char *name);
 /* Find a tensor, opening its shard. WITAN_E_FORMAT if it is missing. */
 witan_status_t wtn_files_find(wtn_files_t *files, const char *name, wtn_place_t *place);
 
+/* A tensor told whose name begins with `prefix` and is not among `names`, which are in ascending
+ * order of strcmp; NULL if there is none. */
+const char *wtn_files_find_other(const wtn_files_t *files, const char *prefix,
+                                 const char *const *names, size_t count);
+
 /* "<folder>/<name>" in memory of the caller; NULL if there is none. */
 char *wtn_files_join(const char *folder, const char *name);
 

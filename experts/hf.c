@@ -241,6 +241,53 @@ fail:
     return status;
 }
 
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* A tensor of the block that no weight is read from means that the block is not what the family's
+ * table says: a bias, more experts, another quantisation. */
+static witan_status_t check_nothing_else(const wtn_hf_t *hf)
+{
+    const char    *router = hf->layout->names[WITAN_WEIGHT_ROUTER], *other;
+    const char   **names;
+    char           prefix[WTN_TENSOR_NAME_BYTES];
+    size_t         count  = 0;
+    witan_status_t status = WITAN_OK;
+
+    for (witan_weight_t weight = 0; weight < WITAN_WEIGHT_COUNT; weight++) {
+        count += hf->sources[weight] == NULL ? 0 : 2 * (size_t)source_count(hf, weight);
+    }
+    names = malloc(count * sizeof(*names));
+    if (names == NULL) {
+        return WTN_ERROR(WITAN_E_MEMORY, "%s: a table of %zu names", wtn_files_path(hf->files),
+                         count);
+    }
+    count = 0;
+    for (witan_weight_t weight = 0; weight < WITAN_WEIGHT_COUNT; weight++) {
+        for (int32_t i = 0; hf->sources[weight] != NULL && i < source_count(hf, weight); i++) {
+            const wtn_source_t *source = &hf->sources[weight][i];
+
+            names[count++] = source->values.tensor->name;
+            if (source->scales.tensor != NULL) {
+                names[count++] = source->scales.tensor->name;
+            }
+        }
+    }
+    qsort(names, count, sizeof(*names), compare_names);
+    (void)snprintf(prefix, sizeof(prefix), "model.layers.%" PRId32 ".%.*s", hf->layer_index,
+                   (int)strcspn(router, ".") + 1, router);
+    other = wtn_files_find_other(hf->files, prefix, names, count);
+    if (other != NULL) {
+        status = WTN_ERROR(WITAN_E_UNSUPPORTED,
+                           "%s: tensor '%.100s': expected only tensors that %s has in this layout",
+                           wtn_files_path(hf->files), other, hf->config.family->model_type);
+    }
+    free(names);
+    return status;
+}
+
 /* What a matrix is once read: FP8 and MXFP4 become bf16. */
 static witan_dtype_t loaded_dtype(const wtn_source_t *source)
 {
@@ -329,6 +376,7 @@ witan_status_t wtn_hf_open(wtn_hf_t **out, const char *folder, int32_t layer_ind
     WTN_TRY(check_mxfp4_sizes(hf));
     WTN_TRY(find_sources(hf));
     WTN_TRY(check_dtypes(hf));
+    WTN_TRY(check_nothing_else(hf));
     *out = hf;
     return WITAN_OK;
 

@@ -205,6 +205,21 @@ START_TEST(test_tensor_changed_is_refused_by_name)
          "one layout of the experts",
          "mlp.experts.down_proj'",
          "mlp.experts.gate_up_proj_blocks'"},
+        /* more than the family has */
+        {"qwen2_moe_f16",
+         0,
+         {RENAME, "input_layernorm.weight", "mlp.experts.0.up_proj.bias", 0},
+         WITAN_E_UNSUPPORTED,
+         "model.layers.0.mlp.experts.0.up_proj.bias'",
+         "expected only",
+         "qwen2_moe"},
+        {"mixtral_f32",
+         1,
+         {RENAME, "input_layernorm.weight", "block_sparse_moe.experts.8.w1.weight", 0},
+         WITAN_E_UNSUPPORTED,
+         "block_sparse_moe.experts.8.w1.weight'",
+         "expected only",
+         "mixtral"},
         /* shapes */
         {"mixtral_f32",
          1,
@@ -472,6 +487,35 @@ START_TEST(test_shard_missing_is_named_and_unneeded_ones_are_not_opened)
 }
 END_TEST
 
+START_TEST(test_index_with_more_than_the_family_has_is_refused)
+{
+    static const char old_name[] = "model.norm.weight", new_name[] = "model.layers.2.mlp.gate.bias";
+    char             *text, *at, *changed;
+    size_t            bytes;
+
+    write_config();
+    for (int i = 1; i <= 3; i++) {
+        char name[64];
+
+        (void)snprintf(name, sizeof(name), "model-%05d-of-00003.safetensors", i);
+        copy_file("qwen3_moe_sharded_bf16", name);
+    }
+    ck_assert_int_eq(wtn_file_load("tests/fixtures/qwen3_moe_sharded_bf16/" WTN_INDEX_FILE, 1 << 20,
+                                   &text, &bytes),
+                     WITAN_OK);
+    at      = strstr(text, old_name);
+    changed = malloc(bytes + sizeof(new_name));
+    ck_assert_ptr_nonnull(at);
+    (void)snprintf(changed, bytes + sizeof(new_name), "%.*s%s%s", (int)(at - text), text, new_name,
+                   at + sizeof(old_name) - 1);
+    folder_write_text(&folder, WTN_INDEX_FILE, changed);
+    expect_error(open_folder(2), WITAN_E_UNSUPPORTED, WTN_INDEX_FILE,
+                 "tensor 'model.layers.2.mlp.gate.bias': expected only", NULL);
+    free(changed);
+    free(text);
+}
+END_TEST
+
 START_TEST(test_single_file_is_preferred_to_the_index)
 {
     static const edit_t keep = {KEEP, "", "", 0};
@@ -501,6 +545,7 @@ int main(void)
     tcase_add_test(tests, test_no_weights_is_refused);
     tcase_add_test(tests, test_index_damaged_is_refused);
     tcase_add_test(tests, test_shard_missing_is_named_and_unneeded_ones_are_not_opened);
+    tcase_add_test(tests, test_index_with_more_than_the_family_has_is_refused);
     tcase_add_test(tests, test_single_file_is_preferred_to_the_index);
     suite_add_tcase(suite, tests);
     runner = srunner_create(suite);
