@@ -12,7 +12,7 @@ export OMPI_MCA_btl_vader_backing_directory=$work/shared
 # begin RECOVERY: a run of 4 ranks that takes long; $launcher is mpirun, ranks[i] its processes
 begin() {
     # shellcheck disable=SC2086
-    mpirun $1 --oversubscribe --bind-to none -n 4 "$program" run --model "$work/model" \
+    ASAN_OPTIONS=detect_leaks=0 mpirun $1 --oversubscribe --bind-to none -n 4 "$program" run --model "$work/model" \
         --layer "$layer" --input "$work/model/input.safetensors" --output "$work/out" \
         --tokens-per-step 1 --timeout 2 >"$work/stdout" 2>"$work/stderr" &
     launcher=$!
