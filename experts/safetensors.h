@@ -8,11 +8,12 @@
 #include <witan/types.h>
 
 /* name in the file, bits of an element */
-#define WTN_ST_DTYPE_LIST(X)                                                                     \
-    X(F64, 64)                                                                                   \
-    X(F32, 32)                                                                                   \
-    X(F16, 16) X(BF16, 16) X(F8_E4M3, 8) X(F8_E5M2, 8) X(I64, 64) X(I32, 32) X(I16, 16) X(I8, 8) \
-        X(U64, 64) X(U32, 32) X(U16, 16) X(U8, 8) X(BOOL, 8)
+/* clang-format off */
+#define WTN_ST_DTYPE_LIST(X) \
+    X(F64, 64) X(F32, 32) X(F16, 16) X(BF16, 16) X(F8_E4M3, 8) X(F8_E5M2, 8) \
+    X(I64, 64) X(I32, 32) X(I16, 16) X(I8, 8) \
+    X(U64, 64) X(U32, 32) X(U16, 16) X(U8, 8) X(BOOL, 8)
+/* clang-format on */
 
 typedef enum wtn_st_dtype {
 #define WTN_ST_DTYPE_ENUM(name, bits) WTN_ST_##name,

@@ -71,100 +71,99 @@ END_TEST
 
 #define A4 "\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}"
 
+static const struct {
+    const char *json;
+    uint64_t    data_bytes;
+    const char *thing, *found;
+} damaged_headers[] = {
+    /* JSON */
+    {"", 0, "header", "found its end"},
+    {" {}", 0, "byte 0", "expected '{', found ' '"},
+    {"[]", 0, "byte 0", "found '['"},
+    {"{", 0, "byte 1", "found its end"},
+    {"{}x", 0, "expected the end of the header", "found 'x'"},
+    {"{" A4, 4, "',' or '}'", "found its end"},
+    {"{" A4 ",}", 4, "the name of a tensor", "found '}'"},
+    {"{\"a\" 1}", 0, "expected ':'", "found '1'"},
+    {"{\"a\":[[[[]]]]}", 0, "expected '{'", "found '['"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[[1]],\"data_offsets\":[0,4]}}", 4, "tensor 'a': shape",
+     "found '[1'"},
+    {"{\"a\x01\":1}", 0, "UTF-8", "found byte 0x01"},
+    {"{\"a\xff\":1}", 0, "UTF-8", "found byte 0xff"},
+    {"{\"\xc0\x80\":1}", 0, "UTF-8", "found byte 0xc0"},         /* overlong */
+    {"{\"\xe0\x80\x80\":1}", 0, "UTF-8", "found byte 0xe0"},     /* overlong */
+    {"{\"\xed\xa0\x80\":1}", 0, "UTF-8", "found byte 0xed"},     /* surrogate */
+    {"{\"\xf4\x90\x80\x80\":1}", 0, "UTF-8", "found byte 0xf4"}, /* above U+10FFFF */
+    {"{\"\xe2\x82", 0, "UTF-8", "found byte 0xe2"},
+    {"{\"\\x\":1}", 0, "an escape", "found 'x'"},
+    {"{\"\\u12g4\":1}", 0, "hexadecimal", "found '1'"},
+    {"{\"\\u0000\":1}", 0, "not all 0", "found '0'"},
+    {"{\"\\ud800\":1}", 0, "surrogates", "found '\"'"},
+    {"{\"\\udc00\":1}", 0, "surrogates", "found '\"'"},
+    {"{\"a", 0, "expected '\"'", "found its end"},
+    /* metadata */
+    {"{\"__metadata__\":{\"a\":1}}", 0, "a string as value in __metadata__", "found '1'"},
+    {"{\"__metadata__\":[]}", 0, "__metadata__", "found '['"},
+    {"{\"__metadata__\":{\"a\":\"x\",\"b\":\"\",\"a\":\"y\"}}", 0, "__metadata__",
+     "found 'a' twice"},
+    {"{\"__metadata__\":{},\"__metadata__\":{}}", 0, "__metadata__", "found it twice"},
+    /* fields */
+    {"{\"a\":{}}", 0, "\"dtype\", \"shape\" or \"data_offsets\"", "found '}'"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1]}}", 4, "tensor 'a': expected data_offsets",
+     "found none"},
+    {"{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,4]}}", 4, "tensor 'a': expected shape",
+     "found none"},
+    {"{\"a\":{\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "tensor 'a': expected dtype",
+     "found none"},
+    {"{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\"}}", 4, "tensor 'a'", "found 'dtype' twice"},
+    {"{\"a\":{\"type\":\"F32\"}}", 4, "tensor 'a'", "found 'type'"},
+    {"{\"a\":{\"dtype\":\"F33\"}}", 4, "tensor 'a': dtype: expected one of F64 F32", "found 'F33'"},
+    {"{\"a\":{\"dtype\":3}}", 4, "the name of a dtype", "found '3'"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0]}}", 4, "data_offsets",
+     "found 1 numbers"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4,4]}}", 4, "data_offsets",
+     "at most 2"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,0]}}", 4, "data_offsets",
+     "descending"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,4]}}", 4,
+     "shape: expected at most 8", "found more"},
+    /* numbers */
+    {"{\"a\":{\"shape\":[-1]}}", 4, "tensor 'a': shape", "found '-1'"},
+    {"{\"a\":{\"shape\":[1.0]}}", 4, "tensor 'a': shape", "found '1.0'"},
+    {"{\"a\":{\"shape\":[1e2]}}", 4, "tensor 'a': shape", "found '1e2'"},
+    {"{\"a\":{\"shape\":[01]}}", 4, "tensor 'a': shape", "found '01'"},
+    {"{\"a\":{\"shape\":[true]}}", 4, "tensor 'a': shape", "found 'true'"},
+    {"{\"a\":{\"shape\":[9223372036854775808]}}", 4, "tensor 'a': shape",
+     "found '9223372036854775808'"},
+    {"{\"a\":{\"data_offsets\":[0,99999999999999999999]}}", 4, "tensor 'a': data_offsets",
+     "found '99999999999999999999'"},
+    /* sizes */
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}}", 0,
+     "tensor 'a': shape: expected fewer than 2^64 bytes", "found more"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[9223372036854775807],\"data_offsets\":[0,4]}}", 4,
+     "tensor 'a': shape", "found more"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,4]}}", 4,
+     "tensor 'a': data_offsets: expected 8 bytes", "found 4"},
+    {"{" A4 ",\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[5,7]}}", 7,
+     "tensor 'b': data_offsets: expected to begin at 4 (where 'a' ends)", "found 5: a hole"},
+    {"{" A4 ",\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[3,5]}}", 5,
+     "tensor 'b': data_offsets: expected to begin at 4", "found 3: an overlap"},
+    {"{\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[1,3]}}", 3,
+     "expected to begin at 0 (where the header ends)", "found 1: a hole"},
+    {"{" A4 "}", 3, "expected 4 bytes of data", "found 3: the file is cut off"},
+    {"{" A4 "}", 5, "expected 4 bytes of data", "found 5: the file is too long"},
+    {"{}", 1, "expected 0 bytes of data", "found 1"},
+    {"{" A4 "," A4 "}", 4, "expected every tensor once", "found 'a' twice"},
+    /* the same name in two spellings */
+    {"{" A4 ",\"\\u0061\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8,
+     "expected every tensor once", "found 'a' twice"},
+};
+
 START_TEST(test_header_damaged_is_refused_by_name)
 {
-    static const struct {
-        const char *json;
-        uint64_t    data_bytes;
-        const char *thing, *found;
-    } rows[] = {
-        /* JSON */
-        {"", 0, "header", "found its end"},
-        {" {}", 0, "byte 0", "expected '{', found ' '"},
-        {"[]", 0, "byte 0", "found '['"},
-        {"{", 0, "byte 1", "found its end"},
-        {"{}x", 0, "expected the end of the header", "found 'x'"},
-        {"{" A4, 4, "',' or '}'", "found its end"},
-        {"{" A4 ",}", 4, "the name of a tensor", "found '}'"},
-        {"{\"a\" 1}", 0, "expected ':'", "found '1'"},
-        {"{\"a\":[[[[]]]]}", 0, "expected '{'", "found '['"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[[1]],\"data_offsets\":[0,4]}}", 4,
-         "tensor 'a': shape", "found '[1'"},
-        {"{\"a\x01\":1}", 0, "UTF-8", "found byte 0x01"},
-        {"{\"a\xff\":1}", 0, "UTF-8", "found byte 0xff"},
-        {"{\"\xc0\x80\":1}", 0, "UTF-8", "found byte 0xc0"},         /* overlong */
-        {"{\"\xe0\x80\x80\":1}", 0, "UTF-8", "found byte 0xe0"},     /* overlong */
-        {"{\"\xed\xa0\x80\":1}", 0, "UTF-8", "found byte 0xed"},     /* surrogate */
-        {"{\"\xf4\x90\x80\x80\":1}", 0, "UTF-8", "found byte 0xf4"}, /* above U+10FFFF */
-        {"{\"\xe2\x82", 0, "UTF-8", "found byte 0xe2"},
-        {"{\"\\x\":1}", 0, "an escape", "found 'x'"},
-        {"{\"\\u12g4\":1}", 0, "hexadecimal", "found '1'"},
-        {"{\"\\u0000\":1}", 0, "not all 0", "found '0'"},
-        {"{\"\\ud800\":1}", 0, "surrogates", "found '\"'"},
-        {"{\"\\udc00\":1}", 0, "surrogates", "found '\"'"},
-        {"{\"a", 0, "expected '\"'", "found its end"},
-        /* metadata */
-        {"{\"__metadata__\":{\"a\":1}}", 0, "a string as value in __metadata__", "found '1'"},
-        {"{\"__metadata__\":[]}", 0, "__metadata__", "found '['"},
-        {"{\"__metadata__\":{\"a\":\"x\",\"b\":\"\",\"a\":\"y\"}}", 0, "__metadata__",
-         "found 'a' twice"},
-        {"{\"__metadata__\":{},\"__metadata__\":{}}", 0, "__metadata__", "found it twice"},
-        /* fields */
-        {"{\"a\":{}}", 0, "\"dtype\", \"shape\" or \"data_offsets\"", "found '}'"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1]}}", 4, "tensor 'a': expected data_offsets",
-         "found none"},
-        {"{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,4]}}", 4, "tensor 'a': expected shape",
-         "found none"},
-        {"{\"a\":{\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "tensor 'a': expected dtype",
-         "found none"},
-        {"{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\"}}", 4, "tensor 'a'", "found 'dtype' twice"},
-        {"{\"a\":{\"type\":\"F32\"}}", 4, "tensor 'a'", "found 'type'"},
-        {"{\"a\":{\"dtype\":\"F33\"}}", 4, "tensor 'a': dtype: expected one of F64 F32",
-         "found 'F33'"},
-        {"{\"a\":{\"dtype\":3}}", 4, "the name of a dtype", "found '3'"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0]}}", 4, "data_offsets",
-         "found 1 numbers"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4,4]}}", 4, "data_offsets",
-         "at most 2"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,0]}}", 4, "data_offsets",
-         "descending"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,4]}}", 4,
-         "shape: expected at most 8", "found more"},
-        /* numbers */
-        {"{\"a\":{\"shape\":[-1]}}", 4, "tensor 'a': shape", "found '-1'"},
-        {"{\"a\":{\"shape\":[1.0]}}", 4, "tensor 'a': shape", "found '1.0'"},
-        {"{\"a\":{\"shape\":[1e2]}}", 4, "tensor 'a': shape", "found '1e2'"},
-        {"{\"a\":{\"shape\":[01]}}", 4, "tensor 'a': shape", "found '01'"},
-        {"{\"a\":{\"shape\":[true]}}", 4, "tensor 'a': shape", "found 'true'"},
-        {"{\"a\":{\"shape\":[9223372036854775808]}}", 4, "tensor 'a': shape",
-         "found '9223372036854775808'"},
-        {"{\"a\":{\"data_offsets\":[0,99999999999999999999]}}", 4, "tensor 'a': data_offsets",
-         "found '99999999999999999999'"},
-        /* sizes */
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}}", 0,
-         "tensor 'a': shape: expected fewer than 2^64 bytes", "found more"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[9223372036854775807],\"data_offsets\":[0,4]}}", 4,
-         "tensor 'a': shape", "found more"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,4]}}", 4,
-         "tensor 'a': data_offsets: expected 8 bytes", "found 4"},
-        {"{" A4 ",\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[5,7]}}", 7,
-         "tensor 'b': data_offsets: expected to begin at 4 (where 'a' ends)", "found 5: a hole"},
-        {"{" A4 ",\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[3,5]}}", 5,
-         "tensor 'b': data_offsets: expected to begin at 4", "found 3: an overlap"},
-        {"{\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[1,3]}}", 3,
-         "expected to begin at 0 (where the header ends)", "found 1: a hole"},
-        {"{" A4 "}", 3, "expected 4 bytes of data", "found 3: the file is cut off"},
-        {"{" A4 "}", 5, "expected 4 bytes of data", "found 5: the file is too long"},
-        {"{}", 1, "expected 0 bytes of data", "found 1"},
-        {"{" A4 "," A4 "}", 4, "expected every tensor once", "found 'a' twice"},
-        /* the same name in two spellings */
-        {"{" A4 ",\"\\u0061\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8,
-         "expected every tensor once", "found 'a' twice"},
-    };
-
-    for (size_t i = 0; i < WTN_COUNT_OF(rows); i++) {
-        expect_error(parse(rows[i].json, rows[i].data_bytes), WITAN_E_FORMAT, "F: ", rows[i].thing,
-                     rows[i].found, NULL);
+    for (size_t i = 0; i < WTN_COUNT_OF(damaged_headers); i++) {
+        expect_error(parse(damaged_headers[i].json, damaged_headers[i].data_bytes), WITAN_E_FORMAT,
+                     "F: ", damaged_headers[i].thing, damaged_headers[i].found, NULL);
     }
 }
 END_TEST
