@@ -117,9 +117,57 @@ VEC_INLINE veci_t vec_bits_bf16(vec_t x)
     rounded = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x400000));
     return _mm512_srli_epi32(rounded, 16);
 }
+VEC_INLINE vec_t vec_round_bf16(vec_t x)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(vec_bits_bf16(x), 16));
+}
+VEC_INLINE vec_t vec_round_f16(vec_t x)
+{
+    return _mm512_cvtph_ps(_mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
 VEC_INLINE void vec_store_bf16(uint16_t *p, vec_t x)
 {
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(vec_bits_bf16(x)));
+}
+
+/* The first `count` lanes, 1..VEC_LANES. */
+VEC_INLINE void vec_store_some(float *p, vec_t x, int count)
+{
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << count) - 1u), x);
+}
+/* Last step of vec_transpose: rows[4 i + c] has in quarter q column 4 q + c of rows 4 i .. 4 i + 3.
+ */
+VEC_INLINE void vec_transpose_quarters(vec_t rows[VEC_LANES])
+{
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; c++) {
+        vec_t even_low  = _mm512_shuffle_f32x4(rows[c], rows[4 + c], 0x88);
+        vec_t even_high = _mm512_shuffle_f32x4(rows[8 + c], rows[12 + c], 0x88);
+        vec_t odd_low   = _mm512_shuffle_f32x4(rows[c], rows[4 + c], 0xdd);
+        vec_t odd_high  = _mm512_shuffle_f32x4(rows[8 + c], rows[12 + c], 0xdd);
+
+        rows[c]      = _mm512_shuffle_f32x4(even_low, even_high, 0x88);
+        rows[4 + c]  = _mm512_shuffle_f32x4(odd_low, odd_high, 0x88);
+        rows[8 + c]  = _mm512_shuffle_f32x4(even_low, even_high, 0xdd);
+        rows[12 + c] = _mm512_shuffle_f32x4(odd_low, odd_high, 0xdd);
+    }
+}
+/* a0 b0 a1 b1 and a2 b2 a3 b3 of each quarter, of single and of pairs of floats */
+VEC_INLINE vec_t vec_zip_low(vec_t a, vec_t b)
+{
+    return _mm512_unpacklo_ps(a, b);
+}
+VEC_INLINE vec_t vec_zip_high(vec_t a, vec_t b)
+{
+    return _mm512_unpackhi_ps(a, b);
+}
+VEC_INLINE vec_t vec_zip_pairs_low(vec_t a, vec_t b)
+{
+    return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+}
+VEC_INLINE vec_t vec_zip_pairs_high(vec_t a, vec_t b)
+{
+    return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
 }
 
 #elif defined(__AVX2__)
@@ -237,12 +285,63 @@ VEC_INLINE veci_t vec_bits_bf16(vec_t x)
     rounded = _mm256_blendv_epi8(rounded, quiet, _mm256_castps_si256(nan));
     return _mm256_srli_epi32(rounded, 16);
 }
+VEC_INLINE vec_t vec_round_bf16(vec_t x)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(vec_bits_bf16(x), 16));
+}
+VEC_INLINE vec_t vec_round_f16(vec_t x)
+{
+    return _mm256_cvtph_ps(_mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
 VEC_INLINE void vec_store_bf16(uint16_t *p, vec_t x)
 {
     __m256i bits   = vec_bits_bf16(x);
     __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(bits, bits), 0x08);
 
     _mm_storeu_si128((__m128i *)p, _mm256_castsi256_si128(packed));
+}
+
+/* The first `count` lanes, 1..VEC_LANES; masked stores of this width are slow where they matter. */
+VEC_INLINE void vec_store_some(float *p, vec_t x, int count)
+{
+    float lanes[VEC_LANES];
+
+    if (count == VEC_LANES) {
+        vec_store(p, x);
+        return;
+    }
+    vec_store(lanes, x);
+    for (int i = 0; i < count; i++) {
+        p[i] = lanes[i];
+    }
+}
+/* Last step of vec_transpose: rows[4 i + c] has in half q column 4 q + c of rows 4 i .. 4 i + 3. */
+VEC_INLINE void vec_transpose_quarters(vec_t rows[VEC_LANES])
+{
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; c++) {
+        vec_t low = _mm256_permute2f128_ps(rows[c], rows[4 + c], 0x20);
+
+        rows[4 + c] = _mm256_permute2f128_ps(rows[c], rows[4 + c], 0x31);
+        rows[c]     = low;
+    }
+}
+/* a0 b0 a1 b1 and a2 b2 a3 b3 of each half, of single and of pairs of floats */
+VEC_INLINE vec_t vec_zip_low(vec_t a, vec_t b)
+{
+    return _mm256_unpacklo_ps(a, b);
+}
+VEC_INLINE vec_t vec_zip_high(vec_t a, vec_t b)
+{
+    return _mm256_unpackhi_ps(a, b);
+}
+VEC_INLINE vec_t vec_zip_pairs_low(vec_t a, vec_t b)
+{
+    return _mm256_castpd_ps(_mm256_unpacklo_pd(_mm256_castps_pd(a), _mm256_castps_pd(b)));
+}
+VEC_INLINE vec_t vec_zip_pairs_high(vec_t a, vec_t b)
+{
+    return _mm256_castpd_ps(_mm256_unpackhi_pd(_mm256_castps_pd(a), _mm256_castps_pd(b)));
 }
 
 #else
@@ -265,6 +364,66 @@ VEC_INLINE void vec_store_as(witan_dtype_t dtype, void *p, vec_t x)
         vec_store_bf16(p, x);
     } else {
         vec_store(p, x);
+    }
+}
+
+/* Floats that hold values of `dtype`, rounded to nearest even. */
+VEC_INLINE vec_t vec_round_as(witan_dtype_t dtype, vec_t x)
+{
+    return dtype == WITAN_F16 ? vec_round_f16(x) : dtype == WITAN_BF16 ? vec_round_bf16(x) : x;
+}
+
+/* Rows to columns, in place: 32-bit lanes of any meaning. */
+VEC_INLINE void vec_transpose(vec_t rows[VEC_LANES])
+{
+    vec_t zipped[VEC_LANES];
+
+#pragma GCC unroll 8
+    for (int i = 0; i < VEC_LANES; i += 2) {
+        zipped[i]     = vec_zip_low(rows[i], rows[i + 1]);
+        zipped[i + 1] = vec_zip_high(rows[i], rows[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < VEC_LANES; i += 4) {
+        rows[i]     = vec_zip_pairs_low(zipped[i], zipped[i + 2]);
+        rows[i + 1] = vec_zip_pairs_high(zipped[i], zipped[i + 2]);
+        rows[i + 2] = vec_zip_pairs_low(zipped[i + 1], zipped[i + 3]);
+        rows[i + 3] = vec_zip_pairs_high(zipped[i + 1], zipped[i + 3]);
+    }
+    vec_transpose_quarters(rows);
+}
+
+/* The first `columns` lanes of the first `count` rows, transposed: out [columns][count]. Vectors
+ * are stored whole where the next columns overwrite what is too much. All rows must be set. */
+VEC_INLINE void vec_store_transposed(float *out, const vec_t rows[VEC_LANES], int count,
+                                     int columns)
+{
+    vec_t block[VEC_LANES];
+
+    if (count == 1) {
+        vec_store_some(out, rows[0], columns);
+        return;
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < VEC_LANES; r++) {
+        block[r] = rows[r];
+    }
+    vec_transpose(block);
+#pragma GCC unroll 16
+    for (int n = 0; n < VEC_LANES; n++) {
+        if ((columns - n) * count >= VEC_LANES) {
+            vec_store(out + n * count, block[n]);
+        } else if (n < columns) {
+            vec_store_some(out + n * count, block[n], count);
+        }
+    }
+}
+
+VEC_INLINE void vec_clear(vec_t rows[VEC_LANES])
+{
+#pragma GCC unroll 16
+    for (int r = 0; r < VEC_LANES; r++) {
+        rows[r] = vec_zero();
     }
 }
 

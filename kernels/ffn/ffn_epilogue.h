@@ -8,45 +8,34 @@
 
 #define COLUMNS (2 * VEC_LANES)
 
-/* One row of sums to columns of h, in fp32. */
-VEC_INLINE void up_row(const wtn_epilogue_up_args_t *a, int32_t row, float *h)
+/* The columns of h from column `half` * VEC_LANES of the sums on, of one row; gated: the only ones.
+ */
+VEC_INLINE vec_t up_vector(const wtn_epilogue_up_args_t *a, int32_t row, int32_t half)
 {
-    const float *sums  = a->sums + row * COLUMNS;
-    vec_t        left  = vec_load(sums);
-    vec_t        right = vec_load(sums + VEC_LANES);
+    const float *sums = a->sums + row * COLUMNS;
+    vec_t        g    = vec_load(sums + half * VEC_LANES);
+    vec_t        u    = vec_load(sums + VEC_LANES);
 
     if (a->bias != NULL) {
-        left  = vec_add(left, vec_load(a->bias));
-        right = vec_add(right, vec_load(a->bias + VEC_LANES));
+        g = vec_add(g, vec_load(a->bias + half * VEC_LANES));
+        u = vec_add(u, vec_load(a->bias + VEC_LANES));
     }
-    if (a->activation->gated) {
-        vec_store(h, vec_activate_gated(a->activation, left, right));
-    } else {
-        vec_store(h, vec_activate_gated(a->activation, left, left));
-        vec_store(h + VEC_LANES, vec_activate_gated(a->activation, right, right));
-    }
+    return vec_activate_gated(a->activation, g, a->activation->gated ? u : g);
 }
 
 /* h as floats that hold values of `dtype`, one column after the other. */
 VEC_INLINE void up(const wtn_epilogue_up_args_t *a, const witan_dtype_t dtype)
 {
-    float   *to = (float *)a->h + a->column_begin * a->rows;
-    float    h[COLUMNS];
-    uint16_t rounded[COLUMNS];
+    float *to = (float *)a->h + a->column_begin * a->rows;
+    vec_t  h[VEC_LANES];
 
-    for (int32_t r = 0; r < a->rows; r++) {
-        up_row(a, r, h);
-        if (dtype != WITAN_F32) {
-            vec_store_as(dtype, rounded, vec_load(h));
-            vec_store(h, vec_load_as(dtype, rounded));
-            if (!a->activation->gated) {
-                vec_store_as(dtype, rounded + VEC_LANES, vec_load(h + VEC_LANES));
-                vec_store(h + VEC_LANES, vec_load_as(dtype, rounded + VEC_LANES));
-            }
+    vec_clear(h);
+    for (int32_t half = 0; half * VEC_LANES < a->column_count; half++) {
+        for (int32_t r = 0; r < a->rows; r++) {
+            h[r] = vec_round_as(dtype, up_vector(a, r, half));
         }
-        for (int32_t n = 0; n < a->column_count; n++) {
-            to[n * a->rows + r] = h[n];
-        }
+        vec_store_transposed(to + half * VEC_LANES * a->rows, h, a->rows,
+                             (int)wtn_min_i64(VEC_LANES, a->column_count - half * VEC_LANES));
     }
 }
 

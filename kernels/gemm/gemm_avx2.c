@@ -1,8 +1,22 @@
-#include "core/half.h"
-#include "kernels/gemm/gemm_tiles.h"
-#include "kernels/vector.h"
-
 #include "kernels/gemm/gemm_rows.h"
+#include "kernels/gemm/gemm_tiles.h"
+
+static void pack_rows(int32_t count, int64_t K, const void *const *rows, witan_dtype_t dtype,
+                      void *packed)
+{
+    switch (dtype) {
+    case WITAN_F16:
+        pack_words(count, K, rows, WITAN_F16, packed);
+        break;
+    case WITAN_BF16:
+        pack_words(count, K, rows, WITAN_BF16, packed);
+        break;
+    case WITAN_F32:
+    default:
+        pack_words(count, K, rows, WITAN_F32, packed);
+        break;
+    }
+}
 
 #define GEMM(d, function)                  \
     [d] = {.dtype         = d,             \

@@ -1,31 +1,42 @@
-/* Template: rows of any dtype to packed rows of floats. */
+/* Rows to packed rows on vectors: squares of 32-bit words, each a float or a pair of bf16. Include
+ * only from files compiled for a tier. */
+#ifndef WTN_GEMM_ROWS_H
+#define WTN_GEMM_ROWS_H
 
-/* Elements converted at a time; their packed place stays in the first-level cache. */
-#define PACK_BLOCK 128
+#include <string.h>
 
-static void pack_rows(int32_t count, int64_t K, const void *const *rows, witan_dtype_t dtype,
-                      void *packed)
+#include "kernels/gemm/gemm.h"
+#include "kernels/vector.h"
+
+/* VEC_LANES words from `at` on of a row of `words` words; `dtype` is converted to floats, but pairs
+ * of BF16 (F32: words) stay as they are. Past the end words are zero. */
+VEC_INLINE vec_t load_words(const void *row, int64_t at, int64_t words, witan_dtype_t dtype)
 {
-    size_t element = witan_dtype_bytes(dtype);
-    float  block[PACK_BLOCK];
+    const size_t element         = witan_dtype_bytes(dtype);
+    const char  *from            = (const char *)row + (size_t)at * element;
+    float        rest[VEC_LANES] = {0};
 
-    for (int64_t begin = 0; begin < K; begin += PACK_BLOCK) {
-        int64_t size = wtn_min_i64(PACK_BLOCK, K - begin);
-        float  *to   = (float *)packed + begin * count;
+    if (at + VEC_LANES > words) {
+        memcpy(rest, from, (size_t)(words - at) * element);
+        from = (const char *)rest;
+    }
+    return vec_load_as(dtype, from);
+}
 
+/* Pack words 0..words-1 of `count` rows as packed [words][count]. */
+VEC_INLINE void pack_words(int32_t count, int64_t words, const void *const *rows,
+                           witan_dtype_t dtype, float *packed)
+{
+    vec_t block[VEC_LANES];
+
+    vec_clear(block);
+    for (int64_t at = 0; at < words; at += VEC_LANES) {
         for (int32_t r = 0; r < count; r++) {
-            const char *from = (const char *)rows[r] + (size_t)begin * element;
-            int64_t     i    = 0;
-
-            for (; i + VEC_LANES <= size; i += VEC_LANES) {
-                vec_store(block + i, vec_load_as(dtype, from + (size_t)i * element));
-            }
-            for (; i < size; i++) {
-                block[i] = wtn_load_float(from, dtype, (size_t)i);
-            }
-            for (i = 0; i < size; i++) {
-                to[i * count + r] = block[i];
-            }
+            block[r] = load_words(rows[r], at, words, dtype);
         }
+        vec_store_transposed(packed + at * count, block, count,
+                             (int)wtn_min_i64(VEC_LANES, words - at));
     }
 }
+
+#endif

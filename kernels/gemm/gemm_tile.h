@@ -20,6 +20,7 @@ VEC_INLINE void TILE_FIXED(const int rows, const wtn_tile_args_t *args)
     const TILE_WEIGHT *w        = args->panel;
     const char        *prefetch = args->prefetch;
     const int64_t      step     = args->prefetch_step;
+    const bool         wide     = step > 64;
     vec_t              left[TILE_ROWS], right[TILE_ROWS];
 
     TILE_UNROLL
@@ -32,7 +33,7 @@ VEC_INLINE void TILE_FIXED(const int rows, const wtn_tile_args_t *args)
         const __typeof__(TILE_LOAD(w)) w_right = TILE_LOAD(w + VEC_LANES);
 
         __builtin_prefetch(prefetch, 0, 2);
-        if (2 * VEC_LANES * sizeof(TILE_WEIGHT) > 64) {
+        if (wide) {
             __builtin_prefetch(prefetch + 64, 0, 2);
         }
         TILE_UNROLL
