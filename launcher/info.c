@@ -182,7 +182,7 @@ static witan_status_t show(wtn_session_t *session)
     }
     WTN_TRY(wtn_session_agree(session, status));
     WTN_TRY(wtn_allgather(session->comm, &mine, sizeof(mine), places, "info"));
-    if (session->rank == 0 && places != NULL) {
+    if (session->rank == 0) {
         printf("witan %s\n\n", witan_version());
         for (int32_t i = 0; i < session->size; i++) {
             places[i].group.transport = mine.group.transport; /* a pointer of another process */

@@ -29,7 +29,6 @@ packages_lint=(
 packages_fuzz=(
     "clang: command -v clang"
     "libclang-rt-dev: test -e \"\$(clang -print-file-name=libclang_rt.fuzzer-x86_64.a)\""
-    "libomp-dev: test -e \"\$(clang_file omp.h include)\""
 )
 packages_coverage=("gcovr: command -v gcovr")
 
