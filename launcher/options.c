@@ -21,7 +21,8 @@ static bool parse_integer(const char *text, int64_t min, int64_t max, int64_t *v
 
     errno  = 0;
     parsed = strtoll(text, &end, 10);
-    if (end == text || *end != '\0' || errno != 0 || parsed < min || parsed > max) {
+    if (strspn(text, "-0123456789") != strlen(text) || end == text || *end != '\0' || errno != 0 ||
+        parsed < min || parsed > max) {
         return false;
     }
     *value = parsed;
@@ -45,7 +46,8 @@ static witan_status_t set_seconds(const wtn_option_t *option, const char *text)
 
     errno  = 0;
     parsed = strtod(text, &end);
-    if (end == text || *end != '\0' || !(parsed >= 0.001 && parsed <= 1e9)) {
+    if (strspn(text, "0123456789.e-") != strlen(text) || end == text || *end != '\0' ||
+        !(parsed >= 0.001 && parsed <= 1e9)) {
         return WTN_ERROR(WITAN_E_ARGUMENT, "--%s: expected seconds from 0.001 to 1e9, found '%s'",
                          option->name, text);
     }

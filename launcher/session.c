@@ -100,7 +100,7 @@ static void watch_expired(int signal_number)
 static void watch_begin(const char *what, uint64_t timeout_ns, int seconds_min)
 {
     struct itimerval timer   = {{0, 0}, {0, 0}};
-    uint64_t         seconds = timeout_ns / SECOND_NS + 1;
+    uint64_t         seconds = (timeout_ns + SECOND_NS - 1) / SECOND_NS;
 
     if (seconds < (uint64_t)seconds_min) {
         seconds = (uint64_t)seconds_min;

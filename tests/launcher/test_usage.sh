@@ -26,6 +26,8 @@ fails 0 2 "unexpected argument 'word'" run word
     fails 0 2 "--layer N is missing" run $files
     fails 0 2 "--layer: expected an integer from 0" run $files --layer one
     fails 0 2 "found '1e3'" run $files --layer 1e3
+    fails 0 2 "found ' 1'" run $files --layer " 1"
+    fails 0 2 "found '0x1'" run $files --layer 0x1
     fails 0 2 "found '-1'" run $files --layer -1
     fails 0 2 "found '99999999999999999999'" run $files --layer 99999999999999999999
     fails 0 2 "--layer: expected N, found nothing" run $files --layer
