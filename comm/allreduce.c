@@ -27,6 +27,14 @@ size_t wtn_allreduce_bytes(int64_t count, int32_t peer_count)
     return carver.bytes;
 }
 
+int64_t wtn_allreduce_send_bytes(const wtn_allreduce_args_t *args)
+{
+    int64_t mine = part(args->count, args->peer_count, args->mine).count;
+
+    return (args->count - mine) * (int64_t)sizeof(float) +
+           (args->peer_count - 1) * mine * (int64_t)witan_dtype_bytes(args->out_dtype);
+}
+
 static witan_status_t scatter(wtn_comm_t *comm, const wtn_allreduce_args_t *args,
                               const float **parts, float *received)
 {

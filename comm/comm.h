@@ -150,7 +150,9 @@ typedef struct wtn_allreduce_args {
     void (*reduce)(const struct wtn_reduce_args *args); /* the backend's */
 } wtn_allreduce_args_t;
 
-size_t         wtn_allreduce_bytes(int64_t count, int32_t peer_count);
+size_t wtn_allreduce_bytes(int64_t count, int32_t peer_count);
+/* Bytes this rank sends: the others' parts in fp32, then its own part, rounded, to each. */
+int64_t        wtn_allreduce_send_bytes(const wtn_allreduce_args_t *args);
 witan_status_t wtn_allreduce(wtn_comm_t *comm, const wtn_allreduce_args_t *args);
 
 /* The comm of a group. */

@@ -189,7 +189,7 @@ static witan_status_t begin_rounds(witan_plan_t *plan, const void *hidden)
     }
     plan->hidden           = hidden;
     plan->computing        = -1;
-    plan->recv_token_count = plan->recv_row_count = 0;
+    plan->recv_token_count = plan->recv_row_count = plan->tensor_send_bytes = 0;
     plan->step++;
     memset(plan->expert_row_counts, 0,
            (size_t)plan->layer->layout.local_count * sizeof(*plan->expert_row_counts));
@@ -257,6 +257,7 @@ static witan_status_t sum_over_tensor_group(witan_plan_t *plan, void *output)
           .reduce       = layout->backend->reduce,
     };
 
+    plan->tensor_send_bytes = wtn_allreduce_send_bytes(&args);
     return wtn_allreduce(plan->comm, &args);
 }
 

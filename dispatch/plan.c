@@ -297,6 +297,7 @@ witan_status_t witan_plan_stats(const witan_plan_t *plan, witan_stats_t *stats)
         .expert_token_counts = plan->expert_token_counts,
         .rank_row_counts     = plan->rank_row_counts,
         .rank_send_bytes     = plan->rank_send_bytes,
+        .tensor_send_bytes   = plan->tensor_send_bytes,
         .imbalance           = imbalance_of(plan->rank_row_counts, plan->ep),
         .executor            = plan->executor,
     };

@@ -151,6 +151,7 @@ struct witan_plan {
     int64_t         *rank_row_counts;     /* [ep] */
     int64_t         *rank_send_bytes;     /* [ep] */
     int64_t          recv_token_count, recv_row_count;
+    int64_t          tensor_send_bytes;
     int64_t          phase_ns[WITAN_PHASE_COUNT];
     int64_t          executor_counts[3];
     witan_executor_t executor;

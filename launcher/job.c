@@ -208,6 +208,7 @@ static witan_status_t add_load(worker_t *worker)
     load->token_count += stats.token_count;
     load->row_count += stats.recv_row_count;
     load->round_count += stats.round_count;
+    load->send_bytes += stats.tensor_send_bytes;
     for (int32_t i = 0; i < group.expert_parallel; i++) {
         load->send_bytes += stats.rank_send_bytes[i];
     }

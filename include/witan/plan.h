@@ -156,6 +156,7 @@ typedef struct witan_stats {
     const int64_t *expert_token_counts; /**< [E] this rank's routed (token, k) per global expert */
     const int64_t *rank_row_counts;     /**< [ep] this rank's rows per destination */
     const int64_t *rank_send_bytes;     /**< [ep] bytes sent per destination; [own index] is 0 */
+    int64_t        tensor_send_bytes;   /**< bytes sent for the sum over the tensor group */
     double         imbalance;           /**< max / mean of rank_row_counts; 1 without rows */
     int64_t        phase_ns[WITAN_PHASE_COUNT];
     witan_executor_t executor;           /**< of the last round */

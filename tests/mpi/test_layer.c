@@ -26,6 +26,7 @@ typedef struct result {
     int32_t *ids;
     float   *weights;
     int64_t  round_count;
+    int64_t  tensor_send_bytes;
 } result_t;
 
 static run_t run_make(int64_t token_count)
@@ -112,7 +113,8 @@ static result_t run_group(block_t *block, const run_t *run, witan_group_t *group
     }
     ck_ok(witan_plan_routing(plan, &ids, &gates));
     ck_ok(witan_plan_stats(plan, &stats));
-    result.round_count = stats.round_count;
+    result.round_count       = stats.round_count;
+    result.tensor_send_bytes = stats.tensor_send_bytes;
     memcpy(result.ids + begin * topk, ids, (size_t)(count * topk) * sizeof(int32_t));
     memcpy(result.weights + begin * topk, gates, (size_t)(count * topk) * sizeof(float));
     if (info.size > 1) {
@@ -431,6 +433,16 @@ START_TEST(test_tensor_parallel_is_accurate_and_repeatable)
     assert_accurate(&block, &run, &first);
     again = run_world(&block, &run);
     assert_equal_bits(&block, &run, &first, &again);
+    {
+        /* The others' parts of 21 x 40 sums in fp32, then the own part to each, rounded. */
+        int64_t count = 21 * 40;
+        int64_t mine  = wtn_part_begin(count, world_size, world_rank + 1) -
+                       wtn_part_begin(count, world_size, world_rank);
+
+        ck_assert_int_eq(first.tensor_send_bytes,
+                         4 * (count - mine) + (world_size - 1) * mine *
+                                                  (int64_t)witan_dtype_bytes(block.config.dtype));
+    }
     result_free(&first);
     result_free(&again);
 }
