@@ -12,7 +12,8 @@
 #define MISSING_TEXT_BYTES 256
 #define WATCH_PERIOD       64 /* idle passes between two looks at the watch */
 
-const wtn_transport_t *const wtn_transports[] = {&wtn_transport_self, &wtn_transport_mpi, NULL};
+const wtn_transport_t *const wtn_transports[] = {&wtn_transport_self, &wtn_transport_mpi,
+                                                 &wtn_transport_nccl, NULL};
 
 uint64_t wtn_deadline(const wtn_comm_t *comm)
 {

@@ -52,6 +52,7 @@ typedef struct wtn_transport {
 
 extern const wtn_transport_t wtn_transport_self;
 extern const wtn_transport_t wtn_transport_mpi;
+extern const wtn_transport_t wtn_transport_nccl;
 
 /* All transports, for `witan info`; ends with NULL. */
 extern const wtn_transport_t *const wtn_transports[];

@@ -5,7 +5,7 @@
 #include "core/util.h"
 #include "kernels/backend.h"
 
-const wtn_backend_t *const wtn_backends[] = {&wtn_backend_host, NULL};
+const wtn_backend_t *const wtn_backends[] = {&wtn_backend_host, &wtn_backend_cuda, NULL};
 
 static witan_status_t unknown(const char *name)
 {
@@ -35,7 +35,7 @@ witan_status_t wtn_backend_select(const char *name, const wtn_backend_t **out)
             return WITAN_OK;
         }
         if (!any) {
-            return WTN_ERROR(WITAN_E_UNSUPPORTED, "backend %s: %s", name, reason);
+            return WTN_ERROR(WITAN_E_UNSUPPORTED, "backend %s: not available: %s", name, reason);
         }
     }
     if (!any) {

@@ -152,6 +152,7 @@ typedef struct wtn_backend {
 } wtn_backend_t;
 
 extern const wtn_backend_t wtn_backend_host;
+extern const wtn_backend_t wtn_backend_cuda;
 
 /* All backends in the order `auto` tries them; ends with NULL. */
 extern const wtn_backend_t *const wtn_backends[];

@@ -384,6 +384,8 @@ static witan_status_t run_check(check_t *check)
     WTN_TRY(wtn_load_layer(session, &options->session, options->model, (int32_t)options->layer,
                            &job.layer));
     WTN_TRY(wtn_job_run(session, &job, &feed));
+    witan_layer_destroy(job.layer); /* the one rank loads the whole block again */
+    job.layer = NULL;
     WTN_TRY(compare_on_rank_0(check));
 
 fail:

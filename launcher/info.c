@@ -107,12 +107,6 @@ static void print_option(const char *name, bool available, const char *reason)
     }
 }
 
-/* Not built into this version, but asked for by name elsewhere: said, not left out. */
-static void print_absent(const char *name)
-{
-    print_option(name, false, "not part of this version");
-}
-
 static void print_choices(void)
 {
     char reason[REASON_BYTES];
@@ -122,14 +116,12 @@ static void print_choices(void)
         reason[0] = '\0';
         print_option((*backend)->name, (*backend)->probe(reason, sizeof(reason)), reason);
     }
-    print_absent("cuda");
     printf("\ntransports\n");
     for (const wtn_transport_t *const *transport = wtn_transports; *transport != NULL;
          transport++) {
         reason[0] = '\0';
         print_option((*transport)->name, (*transport)->probe(reason, sizeof(reason)), reason);
     }
-    print_absent("nccl");
     printf("\nkernel tiers of the host backend\n");
     for (const wtn_tier_t *const *tier = wtn_tiers; *tier != NULL; tier++) {
         reason[0] = '\0';

@@ -238,7 +238,7 @@ static witan_status_t take_options(wtn_session_t *session, const wtn_session_opt
         WTN_TRY(wtn_env_count(WTN_ENV_WITAN_NUM_THREADS, 4096, &thread_count));
     }
     session->config.thread_count = (int32_t)thread_count;
-    session->config.bind         = options->bind;
+    session->config.bind         = options->bind == 0;
     return WITAN_OK;
 
 fail:
@@ -295,6 +295,32 @@ static witan_status_t check_names(wtn_session_t *session, const wtn_session_opti
     return agree(session, status, status == WITAN_E_ARGUMENT);
 }
 
+/* Ranks called wrongly or differently could not agree on a group of the options' kind: a plain one
+ * asks first. It stays when the answer is no, for the way out. */
+static witan_status_t agree_on_call(wtn_session_t *session, const wtn_command_t *command,
+                                    witan_status_t parsed, const char *fault)
+{
+    const witan_group_config_t wanted = session->config;
+    witan_status_t             status;
+
+    witan_group_config_init(&session->config);
+    session->config.timeout_ns   = START_SECONDS_MIN * SECOND_NS;
+    session->config.thread_count = 1;
+    WTN_TRY(make_group(session));
+    if (parsed != WITAN_OK) {
+        (void)WTN_ERROR(parsed, "%s", fault); /* what came in between may have changed it */
+    }
+    WTN_TRY(agree_options(session, command, parsed));
+    witan_group_destroy(session->group);
+    session->group  = NULL;
+    session->comm   = NULL;
+    session->config = wanted;
+    return WITAN_OK;
+
+fail:
+    return status;
+}
+
 witan_status_t wtn_session_begin(wtn_session_t *session, const wtn_command_t *command,
                                  const wtn_session_options_t *options, witan_status_t parsed)
 {
@@ -312,10 +338,6 @@ witan_status_t wtn_session_begin(wtn_session_t *session, const wtn_command_t *co
     if (parsed == WITAN_OK) {
         parsed = take_options(session, options);
     }
-    if (parsed != WITAN_OK) { /* good enough to agree that nothing will be done */
-        session->config.timeout_ns   = START_SECONDS_MIN * SECOND_NS;
-        session->config.thread_count = 1;
-    }
     (void)snprintf(fault, sizeof(fault), "%s", witan_last_error());
     if (launcher >= 0) {
         WTN_TRY(mpi_start(session, launcher, launcher_size));
@@ -324,14 +346,8 @@ witan_status_t wtn_session_begin(wtn_session_t *session, const wtn_command_t *co
         parsed = fold(options, session->size, &session->config);
         (void)snprintf(fault, sizeof(fault), "%s", witan_last_error());
     }
-    if (parsed != WITAN_OK) {
-        session->config.expert_parallel = session->size;
-    }
+    WTN_TRY(agree_on_call(session, command, parsed, fault));
     WTN_TRY(make_group(session));
-    if (parsed != WITAN_OK) {
-        (void)WTN_ERROR(parsed, "%s", fault); /* what came in between may have changed it */
-    }
-    WTN_TRY(agree_options(session, command, parsed));
     return check_names(session, options);
 
 fail:

@@ -22,28 +22,29 @@
 
 /* What the options common to all commands with ranks say. */
 typedef struct wtn_session_options {
-    uint64_t    timeout_ns;   /* 0: WITAN_TIMEOUT */
-    int64_t     thread_count; /* 0: WITAN_NUM_THREADS */
-    bool        bind;
+    uint64_t    timeout_ns;         /* 0: WITAN_TIMEOUT */
+    int64_t     thread_count;       /* 0: WITAN_NUM_THREADS */
+    int32_t     bind;               /* 0: auto, 1: none */
     int32_t     mode;               /* 0: ep, 1: tp takes the ranks the next two leave */
     int64_t     ep_count, tp_count; /* 0: not given */
     const char *backend, *kernel_tier;
 } wtn_session_options_t;
 
 /* Their rows in the table of a command. `o` points at the struct above. */
-#define WTN_SESSION_OPTIONS(o)                                                                 \
-    WTN_OPT_CHOICE("mode", "ep|tp", "ep", &(o)->mode, "which parallelism takes the ranks"),    \
-        WTN_OPT_INTEGER("ep", "N", NULL, 1, INT32_MAX, &(o)->ep_count,                         \
-                        "ranks the experts are dealt to"),                                     \
-        WTN_OPT_INTEGER("tp", "N", NULL, 1, INT32_MAX, &(o)->tp_count,                         \
-                        "ranks that share each expert's width"),                               \
-        WTN_OPT_TEXT("backend", "NAME", "auto", &(o)->backend, "auto, host or cuda"),          \
-        WTN_OPT_TEXT("kernel-tier", "NAME", "auto", &(o)->kernel_tier,                         \
-                     "auto, scalar, avx2, avx512 or avx512_bf16"),                             \
-        WTN_OPT_INTEGER("threads", "N", NULL, 1, 4096, &(o)->thread_count,                     \
-                        "compute threads of a rank (else WITAN_NUM_THREADS, else its cores)"), \
-        WTN_OPT_FLAG("bind", &(o)->bind, "bind the ranks of a node to cores of their own"),    \
-        WTN_OPT_SECONDS("timeout", &(o)->timeout_ns,                                           \
+#define WTN_SESSION_OPTIONS(o)                                                                  \
+    WTN_OPT_CHOICE("mode", "ep|tp", "ep", &(o)->mode, "which parallelism takes the ranks"),     \
+        WTN_OPT_INTEGER("ep", "N", NULL, 1, INT32_MAX, &(o)->ep_count,                          \
+                        "ranks the experts are dealt to"),                                      \
+        WTN_OPT_INTEGER("tp", "N", NULL, 1, INT32_MAX, &(o)->tp_count,                          \
+                        "ranks that share each expert's width"),                                \
+        WTN_OPT_TEXT("backend", "NAME", "auto", &(o)->backend, "auto, host or cuda"),           \
+        WTN_OPT_TEXT("kernel-tier", "NAME", "auto", &(o)->kernel_tier,                          \
+                     "auto, scalar, avx2, avx512 or avx512_bf16"),                              \
+        WTN_OPT_INTEGER("threads", "N", NULL, 1, 4096, &(o)->thread_count,                      \
+                        "compute threads of a rank (else WITAN_NUM_THREADS, else its cores)"),  \
+        WTN_OPT_CHOICE("bind", "auto|none", "auto", &(o)->bind,                                 \
+                       "auto: each rank of a node gets cores of its own, if there are enough"), \
+        WTN_OPT_SECONDS("timeout", &(o)->timeout_ns,                                            \
                         "deadline of every wait for a peer (else WITAN_TIMEOUT, else 60)")
 
 typedef struct wtn_session {

@@ -129,6 +129,9 @@ witan_status_t wtn_binding_choose(int32_t masks_equal_before, int32_t masks_equa
     binding->inherited = !hwloc_bitmap_isequal(mask, hwloc_topology_get_topology_cpuset(topology));
     binding->core_count =
         wtn_cores_split(topology, mask, masks_equal_before, masks_equal, piece, &binding->shared);
+    /* Ranks that must share a core are better moved about by the kernel than pinned in pairs. */
+    apply = apply &&
+            hwloc_get_nbobjs_inside_cpuset_by_type(topology, mask, HWLOC_OBJ_CORE) >= masks_equal;
     if (apply && !hwloc_bitmap_isequal(piece, mask)) {
         if (hwloc_set_cpubind(topology, piece, HWLOC_CPUBIND_PROCESS) != 0) {
             status = WTN_ERROR(WITAN_E_UNSUPPORTED,

@@ -32,7 +32,8 @@ typedef struct wtn_binding {
  * set by the launcher, is respected and only shared out among ranks that have the same mask
  * (`masks_equal_before`: how many lower local ranks have this mask; `masks_equal`: how many in
  * all); pieces do not overlap, follow NUMA and cache order, and one core is shared when there are
- * more ranks than cores. With `apply` the process (all threads) is bound. */
+ * more ranks than cores. With `apply` the process (all threads) is bound, unless cores are shared.
+ */
 witan_status_t wtn_binding_choose(int32_t masks_equal_before, int32_t masks_equal, bool apply,
                                   wtn_binding_t *binding);
 

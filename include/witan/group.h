@@ -20,7 +20,7 @@ typedef struct witan_group_config {
     int32_t  tensor_parallel; /**< default 1 */
     uint64_t timeout_ns;      /**< deadline of every wait for a peer; 0: WITAN_TIMEOUT, or 60 s */
     int32_t  thread_count;    /**< compute threads of a rank; 0: WITAN_NUM_THREADS, or its cores */
-    bool     bind;            /**< bind the rank's threads to cores of its own; default false */
+    bool     bind; /**< bind ranks to cores of their own if there are enough; default false */
 } witan_group_config_t;
 
 /** Fill `config` with the defaults named above. */

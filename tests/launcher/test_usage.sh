@@ -56,7 +56,7 @@ WITAN_TIMEOUT=soon fails 0 2 "WITAN_TIMEOUT" check --model "$work" --layer 0
 WITAN_TIMEOUT=soon fails 2 2 "WITAN_TIMEOUT" check --model "$work" --layer 0
 WITAN_NUM_THREADS=many fails 0 2 "WITAN_NUM_THREADS" check --model "$work" --layer 0
 fails 0 1 "no-such-dir" check --model "$work/no-such-dir" --layer 0
-fails 0 2 "cuda" check --model "$work" --layer 0 --backend cuda
+fails 0 1 "backend cuda: not available: not part" check --model "$work" --layer 0 --backend cuda
 fails 2 2 "expected" check --model "$work" --layer 0 --backend metal
 fails 0 2 "expected" check --model "$work" --layer 0 --kernel-tier sse2
 
