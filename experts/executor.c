@@ -114,9 +114,10 @@ static void lay_out_contiguous(wtn_executor_t *executor)
     int64_t place = 0;
 
     while (executor->next_expert < executor->expert_count && place < WTN_BLOCK_ROWS) {
-        int32_t expert = executor->next_expert;
-        int64_t left   = executor->row_ends[expert] - executor->next_row;
-        int64_t count  = wtn_min_i64(left, WTN_SEGMENT_ROWS);
+        int32_t expert   = executor->next_expert;
+        int64_t left     = executor->row_ends[expert] - executor->next_row;
+        int64_t segments = wtn_max_i64(wtn_ceil_div(left, WTN_SEGMENT_ROWS), 1);
+        int64_t count = wtn_ceil_div(left, segments); /* even: a short one costs as much to read */
 
         if (count > WTN_BLOCK_ROWS - place) {
             break; /* whole segments: a cut one would read its weights twice */

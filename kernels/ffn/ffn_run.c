@@ -8,9 +8,9 @@
 /* Multiply-adds per matrix below which one thread is done before a second one has started. */
 #define PARALLEL_WORK ((double)(1 << 16))
 
-/* Tiles of a pass that fetch the next panel ahead: one more would bring nothing, as memory is no
- * longer what they wait for. */
-#define PREFETCH_TILES 4
+/* Tiles of a pass that fetch the next panel ahead. With more rows than fill them, memory is no
+ * longer what a pass waits for. */
+#define PREFETCH_TILES 3
 
 /* One call: pack, up GEMM and activation, down GEMM, block after block. */
 typedef struct ffn_run {
@@ -72,17 +72,19 @@ static void pack_tile(const ffn_run_t *run, const wtn_row_tile_t *tile)
                        run->x + (size_t)tile->place * s->x_row_bytes);
 }
 
-/* The stretch of the next panel that tile `index` of `count` fetches ahead: the first tiles of a
- * pass share the panel evenly, so that memory keeps busy while few rows are multiplied. */
+/* The stretch of the next panel that tile `index` of `count` fetches ahead: the last tiles of a
+ * pass share it evenly. Earlier it would drive out the panel in use, where two do not fit the
+ * cache. */
 static void set_prefetch(wtn_tile_args_t *tile, const char *next, size_t panel_bytes, int32_t index,
                          int32_t count)
 {
     int64_t shares = wtn_min_i64(count, PREFETCH_TILES);
+    int64_t share  = index - (count - shares);
 
     tile->prefetch      = next;
     tile->prefetch_step = 0;
-    if (index < shares && tile->group_count > 0) {
-        tile->prefetch += wtn_part_begin((int64_t)panel_bytes, shares, index);
+    if (share >= 0 && tile->group_count > 0) {
+        tile->prefetch += wtn_part_begin((int64_t)panel_bytes, shares, share);
         tile->prefetch_step = wtn_ceil_div((int64_t)panel_bytes / tile->group_count, shares);
     }
 }
