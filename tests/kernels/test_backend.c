@@ -7,13 +7,21 @@
 START_TEST(test_backend_names_are_found_or_refused)
 {
     const wtn_backend_t *backend;
+    char                 reason[128];
 
     ck_assert_int_eq(wtn_backend_select("auto", &backend), WITAN_OK);
     ck_assert_ptr_nonnull(backend);
-    ck_assert_int_eq(wtn_backend_select("host", &backend), WITAN_OK);
-    ck_assert_str_eq(backend->name, "host");
+    for (int32_t i = 0; wtn_backends[i] != NULL; i++) {
+        bool           here   = wtn_backends[i]->probe(reason, sizeof(reason));
+        witan_status_t status = wtn_backend_select(wtn_backends[i]->name, &backend);
+
+        ck_assert_int_eq(status, here ? WITAN_OK : WITAN_E_UNSUPPORTED);
+        ck_assert_ptr_eq(backend, here ? wtn_backends[i] : NULL);
+        ck_assert(here || strstr(witan_last_error(), reason) != NULL);
+    }
     ck_assert_int_eq(wtn_backend_select("abacus", &backend), WITAN_E_ARGUMENT);
-    ck_assert_str_eq(witan_last_error(), "backend: expected one of auto, host, found 'abacus'");
+    ck_assert_ptr_nonnull(strstr(witan_last_error(), "expected one of auto, host"));
+    ck_assert_ptr_nonnull(strstr(witan_last_error(), "found 'abacus'"));
     ck_assert_ptr_null(backend);
 }
 END_TEST
