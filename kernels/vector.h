@@ -130,9 +130,10 @@ VEC_INLINE void vec_store_bf16(uint16_t *p, vec_t x)
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(vec_bits_bf16(x)));
 }
 
-/* The first `count` lanes, 1..VEC_LANES. */
-VEC_INLINE void vec_store_some(float *p, vec_t x, int count)
+/* The first `count` lanes, 1..VEC_LANES; the next `room` floats at p may be overwritten. */
+VEC_INLINE void vec_store_some(float *p, vec_t x, int count, int room)
 {
+    (void)room;
     _mm512_mask_storeu_ps(p, (__mmask16)((1u << count) - 1u), x);
 }
 /* Last step of vec_transpose: rows[4 i + c] has in quarter q column 4 q + c of rows 4 i .. 4 i + 3.
@@ -301,12 +302,13 @@ VEC_INLINE void vec_store_bf16(uint16_t *p, vec_t x)
     _mm_storeu_si128((__m128i *)p, _mm256_castsi256_si128(packed));
 }
 
-/* The first `count` lanes, 1..VEC_LANES; masked stores of this width are slow where they matter. */
-VEC_INLINE void vec_store_some(float *p, vec_t x, int count)
+/* The first `count` lanes, 1..VEC_LANES; the next `room` floats at p may be overwritten: masked
+ * stores of this width are slow where they matter. */
+VEC_INLINE void vec_store_some(float *p, vec_t x, int count, int room)
 {
     float lanes[VEC_LANES];
 
-    if (count == VEC_LANES) {
+    if (room >= VEC_LANES) {
         vec_store(p, x);
         return;
     }
@@ -393,15 +395,15 @@ VEC_INLINE void vec_transpose(vec_t rows[VEC_LANES])
     vec_transpose_quarters(rows);
 }
 
-/* The first `columns` lanes of the first `count` rows, transposed: out [columns][count]. Vectors
- * are stored whole where the next columns overwrite what is too much. All rows must be set. */
+/* The first `columns` lanes of the first `count` rows, transposed: out [columns][count]. All rows
+ * must be set. */
 VEC_INLINE void vec_store_transposed(float *out, const vec_t rows[VEC_LANES], int count,
                                      int columns)
 {
     vec_t block[VEC_LANES];
 
     if (count == 1) {
-        vec_store_some(out, rows[0], columns);
+        vec_store_some(out, rows[0], columns, columns);
         return;
     }
 #pragma GCC unroll 16
@@ -411,10 +413,8 @@ VEC_INLINE void vec_store_transposed(float *out, const vec_t rows[VEC_LANES], in
     vec_transpose(block);
 #pragma GCC unroll 16
     for (int n = 0; n < VEC_LANES; n++) {
-        if ((columns - n) * count >= VEC_LANES) {
-            vec_store(out + n * count, block[n]);
-        } else if (n < columns) {
-            vec_store_some(out + n * count, block[n], count);
+        if (n < columns) {
+            vec_store_some(out + n * count, block[n], count, (columns - n) * count);
         }
     }
 }

@@ -23,19 +23,32 @@ VEC_INLINE vec_t load_words(const void *row, int64_t at, int64_t words, witan_dt
     return vec_load_as(dtype, from);
 }
 
-/* Pack words 0..words-1 of `count` rows as packed [words][count]. */
+/* Pack words 0..words-1 of `count` rows as packed [words][count], a cache line of every row at a
+ * time: rows 4 KiB apart share one set of the first-level cache and drive each other out. */
 VEC_INLINE void pack_words(int32_t count, int64_t words, const void *const *rows,
-                           witan_dtype_t dtype, float *packed)
+                           const witan_dtype_t dtype, float *packed)
 {
-    vec_t block[VEC_LANES];
+    enum { BLOCKS_MAX = WTN_CACHE_LINE_BYTES / (VEC_LANES * sizeof(uint16_t)) };
+    const int blocks = dtype == WITAN_F32 ? BLOCKS_MAX / 2 : BLOCKS_MAX;
+    vec_t     block[BLOCKS_MAX][VEC_LANES];
 
-    vec_clear(block);
-    for (int64_t at = 0; at < words; at += VEC_LANES) {
+    for (int b = 0; b < blocks; b++) {
+        vec_clear(block[b]);
+    }
+    for (int64_t at = 0; at < words; at += blocks * VEC_LANES) {
+        const int full = (int)wtn_min_i64(blocks, wtn_ceil_div(words - at, VEC_LANES));
+
         for (int32_t r = 0; r < count; r++) {
-            block[r] = load_words(rows[r], at, words, dtype);
+            for (int b = 0; b < full; b++) {
+                block[b][r] = load_words(rows[r], at + b * VEC_LANES, words, dtype);
+            }
         }
-        vec_store_transposed(packed + at * count, block, count,
-                             (int)wtn_min_i64(VEC_LANES, words - at));
+        for (int b = 0; b < full; b++) {
+            int64_t begin = at + b * VEC_LANES;
+
+            vec_store_transposed(packed + begin * count, block[b], count,
+                                 (int)wtn_min_i64(VEC_LANES, words - begin));
+        }
     }
 }
 
