@@ -17,7 +17,9 @@ const wtn_transport_t *const wtn_transports[] = {&wtn_transport_self, &wtn_trans
 
 uint64_t wtn_deadline(const wtn_comm_t *comm)
 {
-    return wtn_now_ns() + comm->timeout_ns;
+    uint64_t now = wtn_now_ns();
+
+    return comm->timeout_ns < UINT64_MAX - now ? now + comm->timeout_ns : UINT64_MAX;
 }
 
 static witan_status_t post(wtn_comm_t *comm, wtn_request_t *request, void *data, int32_t channel,

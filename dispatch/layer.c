@@ -111,6 +111,17 @@ static witan_status_t route_block(witan_plan_t *plan, int64_t begin, int64_t cou
     return status == WITAN_OK ? layout->backend->topk(&topk) : status;
 }
 
+/* A step that has begun must end before its memory serves another. */
+static witan_status_t check_idle(const witan_plan_t *plan, const char *step)
+{
+    bool between   = plan->state == WTN_PLAN_ROUTED && plan->round_next > 0;
+    bool under_way = plan->state == WTN_PLAN_DISPATCHED || plan->state == WTN_PLAN_COMPUTED ||
+                     (between && plan->round_done < plan->round_count);
+
+    return under_way ? WTN_ERROR(WITAN_E_STATE, "%s: called before combine of the last round", step)
+                     : WITAN_OK;
+}
+
 static void start_step(witan_plan_t *plan, int64_t token_count)
 {
     plan->token_count = token_count;
@@ -137,6 +148,7 @@ witan_status_t witan_route(witan_plan_t *plan, int64_t token_count, const void *
         return WTN_ERROR(WITAN_E_ARGUMENT, "route: plan is NULL");
     }
     WTN_TRY(check_arrays(plan, "route", token_count, hidden, hidden));
+    WTN_TRY(check_idle(plan, "route"));
     start_step(plan, token_count);
     for (int64_t begin = 0; begin < token_count; begin += plan->shape.route_block) {
         WTN_TRY(route_block(plan, begin, wtn_min_i64(plan->shape.route_block, token_count - begin),
@@ -162,6 +174,7 @@ witan_status_t witan_plan_import(witan_plan_t *plan, int64_t token_count, const 
     topk         = plan->layer->layout.config.topk;
     expert_count = plan->layer->layout.config.expert_count;
     WTN_TRY(check_arrays(plan, "import", token_count, ids, weights));
+    WTN_TRY(check_idle(plan, "import"));
     for (int64_t i = 0; i < token_count * topk; i++) {
         if (ids[i] < -1 || ids[i] >= expert_count) {
             return WTN_ERROR(WITAN_E_ARGUMENT,

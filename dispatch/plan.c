@@ -59,24 +59,19 @@ static witan_status_t list_peers(witan_plan_t *plan, const witan_group_t *group)
     return WITAN_OK;
 }
 
-/* Ranks that may send this plan a fault notice: the expert peers, and the tensor peers but
- * ourselves. */
-static witan_status_t open_watch(witan_plan_t *plan)
+/* All ranks of one data index may send each other fault notices, not only those that exchange
+ * messages: who waits for a rank that waits for the one at fault must learn of it too. */
+static witan_status_t open_watch(witan_plan_t *plan, int32_t data_index)
 {
-    int32_t        count = 0;
-    int32_t       *peers = calloc((size_t)plan->ep + (size_t)plan->tp, sizeof(*peers));
+    int32_t        count = plan->ep * plan->tp;
+    int32_t       *peers = calloc((size_t)count, sizeof(*peers));
     witan_status_t status;
 
     if (peers == NULL) {
-        return WTN_ERROR(WITAN_E_MEMORY, "plan: %" PRId32 " peers", plan->ep + plan->tp);
+        return WTN_ERROR(WITAN_E_MEMORY, "plan: %" PRId32 " peers", count);
     }
-    for (int32_t j = 0; j < plan->ep; j++) {
-        peers[count++] = plan->expert_peers[j];
-    }
-    for (int32_t i = 0; i < plan->tp; i++) {
-        if (plan->tensor_peers[i] != plan->comm->rank) {
-            peers[count++] = plan->tensor_peers[i];
-        }
+    for (int32_t i = 0; i < count; i++) {
+        peers[i] = data_index * count + i; /* a run of ranks, see group.h */
     }
     status = wtn_watch_open(&plan->watch, plan->comm, plan->channel, peers, count);
     free(peers);
@@ -210,7 +205,7 @@ witan_status_t witan_plan_create(witan_plan_t **out, witan_layer_t *layer,
         status = take_memory(plan);
     }
     if (status == WITAN_OK) {
-        status = open_watch(plan);
+        status = open_watch(plan, group->data_index);
     }
     WTN_TRY(wtn_agree(plan->comm, "plan", status, NULL, 0));
     free(token_maxima);

@@ -223,6 +223,57 @@ START_TEST(test_tensor_parallel_differing_tokens_are_refused)
 }
 END_TEST
 
+/* Experts and slices at once: the diagonal rank waits for none of those that find the fault. */
+START_TEST(test_forward_bad_argument_reaches_every_rank_of_a_folding)
+{
+    setup_t              setup;
+    witan_plan_t        *plan;
+    float               *hidden, out[5 * 16];
+    witan_forward_args_t args  = {.struct_bytes = sizeof(args), .token_count = 4, .output = out};
+    uint64_t             begin = wtn_now_ns();
+
+    setup_make(&setup, world_size % 2 == 0 ? 2 : 1);
+    plan        = plan_make(&setup, 4);
+    hidden      = block_input(&setup.block, 0, 5);
+    args.hidden = hidden;
+    args.token_count += is_last();
+    ck_status(witan_forward(plan, &args), is_last() ? WITAN_E_ARGUMENT : WITAN_E_PEER);
+    ck_names("5 tokens, the plan allows 0 to 4");
+    ck_assert_uint_lt(wtn_now_ns() - begin, 10000000000u);
+    witan_plan_destroy(plan);
+    setup_free(&setup);
+    free(hidden);
+}
+END_TEST
+
+/* Messages too large to be sent ahead are under way when the step fails: what comes after works. */
+START_TEST(test_forward_fault_with_large_messages_leaves_the_group_usable)
+{
+    enum { T = 300, H = 1024 };
+    setup_t              setup   = {.block = block_make(8, 2, H, 8, WITAN_F32)};
+    witan_weights_t      weights = block_weights(&setup.block);
+    float               *hidden  = block_input(&setup.block, 0, T);
+    float               *out     = malloc((size_t)T * H * sizeof(*out));
+    witan_forward_args_t args    = {.struct_bytes = sizeof(args), .hidden = hidden, .output = out};
+
+    setup.group = world_group(0, 1);
+    ck_ok(witan_layer_create(&setup.layer, setup.group, &setup.block.config, &weights));
+    for (int i = 0; i < 6; i++) {
+        bool          faulty = i % 2 == 0;
+        witan_plan_t *plan   = plan_make(&setup, T);
+
+        args.token_count = T + (faulty && is_last());
+        ck_status(witan_forward(plan, &args), !faulty     ? WITAN_OK
+                                              : is_last() ? WITAN_E_ARGUMENT
+                                                          : WITAN_E_PEER);
+        witan_plan_destroy(plan);
+    }
+    setup_free(&setup);
+    free(hidden);
+    free(out);
+}
+END_TEST
+
 START_TEST(test_steps_out_of_order_are_refused)
 {
     setup_t       setup;
@@ -237,9 +288,19 @@ START_TEST(test_steps_out_of_order_are_refused)
     } else if (_i == 1) {
         ck_ok(witan_route(plan, 2, rows));
         ck_status(witan_experts(plan), WITAN_E_STATE);
-    } else {
+    } else if (_i == 2) {
         ck_ok(witan_route(plan, 2, rows));
         ck_status(witan_combine(plan, rows), WITAN_E_STATE);
+    } else { /* rows are still under way */
+        ck_ok(witan_route(plan, 2, rows));
+        ck_ok(witan_dispatch(plan, rows));
+        ck_status(witan_route(plan, 2, rows), WITAN_E_STATE);
+        ck_names("route: called before combine");
+        ck_status(witan_plan_import(plan, 0, NULL, NULL), WITAN_E_STATE);
+        ck_ok(witan_experts(plan));
+        ck_status(witan_route(plan, 2, rows), WITAN_E_STATE);
+        ck_ok(witan_combine(plan, rows));
+        ck_ok(witan_route(plan, 2, rows));
     }
     MPI_Barrier(MPI_COMM_WORLD);
     witan_plan_destroy(plan);
@@ -260,6 +321,23 @@ START_TEST(test_import_bad_id_names_token_and_slot)
     ck_names("ids[1][1]: expected -1 to 7");
     witan_plan_destroy(plan);
     setup_free(&setup);
+}
+END_TEST
+
+/* The longest deadline there is does not wrap round to one that has passed. */
+START_TEST(test_group_longest_timeout_waits)
+{
+    witan_group_config_t config;
+    witan_group_t       *group;
+
+    witan_group_config_init(&config);
+    config.timeout_ns = UINT64_MAX;
+    ck_ok(witan_group_create_mpi(&group, MPI_COMM_WORLD, &config));
+    if (is_last()) {
+        (void)usleep(50000);
+    }
+    ck_ok(wtn_agree(wtn_group_comm(group), "test", WITAN_OK, NULL, 0));
+    witan_group_destroy(group);
 }
 END_TEST
 
@@ -323,9 +401,12 @@ static Suite *make_suite(void)
     tcase_add_loop_test(tcase, test_layer_bad_config_is_refused_by_field, 0, 11);
     tcase_add_test(tcase, test_plan_differing_or_bad_config_is_refused_on_all_ranks);
     tcase_add_loop_test(tcase, test_forward_bad_argument_on_one_rank_reaches_all, 0, 2);
+    tcase_add_test(tcase, test_forward_bad_argument_reaches_every_rank_of_a_folding);
+    tcase_add_test(tcase, test_forward_fault_with_large_messages_leaves_the_group_usable);
     tcase_add_test(tcase, test_tensor_parallel_differing_tokens_are_refused);
-    tcase_add_loop_test(tcase, test_steps_out_of_order_are_refused, 0, 3);
+    tcase_add_loop_test(tcase, test_steps_out_of_order_are_refused, 0, 4);
     tcase_add_loop_test(tcase, test_import_bad_id_names_token_and_slot, 0, 2);
+    tcase_add_test(tcase, test_group_longest_timeout_waits);
     tcase_add_loop_test(tcase, test_forward_silent_rank_times_out_naming_it, 0, 2);
     suite_add_tcase(suite, tcase);
     return suite;
