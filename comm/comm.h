@@ -62,6 +62,7 @@ struct wtn_comm {
     int32_t                rank, size;
     uint64_t               timeout_ns;
     int32_t                channel_next; /* ids for plans; equal on all ranks */
+    int32_t                channel_max;  /* the last one the transport has tags for */
     bool                   broken;       /* a wait failed: messages may be left over */
     void                  *state;        /* the transport's own */
 };

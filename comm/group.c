@@ -118,6 +118,7 @@ witan_status_t wtn_group_new(witan_group_t **out, const witan_group_config_t *co
     }
     (*out)->comm.timeout_ns   = resolved->timeout_ns;
     (*out)->comm.channel_next = 1; /* 0 is the group's own */
+    (*out)->comm.channel_max  = INT32_MAX - 1;
     return WITAN_OK;
 }
 

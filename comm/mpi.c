@@ -252,6 +252,18 @@ fail:
     return status;
 }
 
+/* A channel's tags end at (channel + 1) * WTN_TAG_COUNT - 1. */
+static witan_status_t find_channel_max(wtn_comm_t *comm)
+{
+    int           *tag_max = NULL, found = 0;
+    witan_status_t status =
+        check(MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, (void *)&tag_max, &found),
+              "MPI_TAG_UB");
+
+    comm->channel_max = (found ? *tag_max : 32767) / WTN_TAG_COUNT - 1; /* MPI's own minimum */
+    return status;
+}
+
 witan_status_t wtn_mpi_open(wtn_comm_t *comm, MPI_Comm parent)
 {
     char           reason[128];
@@ -272,6 +284,7 @@ witan_status_t wtn_mpi_open(wtn_comm_t *comm, MPI_Comm parent)
     WTN_TRY(check(MPI_Comm_rank(parent, &rank), "MPI_Comm_rank"));
     WTN_TRY(check(MPI_Comm_size(parent, &size), "MPI_Comm_size"));
     WTN_TRY(check(MPI_Query_thread(&provided), "MPI_Query_thread"));
+    WTN_TRY(find_channel_max(comm));
     state = calloc(1, sizeof(*state));
     if (state == NULL) {
         return WTN_ERROR(WITAN_E_MEMORY, "mpi: %zu bytes", sizeof(*state));

@@ -9,6 +9,7 @@
 
 struct witan_layer {
     witan_group_t *group;
+    int32_t        index; /* among the layers made of the group */
     wtn_layout_t   layout;
     char           family[32];
     wtn_ffn_t     *experts; /* NULL: this rank holds none */

@@ -120,7 +120,8 @@ static witan_status_t create(witan_layer_t **out, witan_group_t *group,
     WTN_TRY(wtn_agree(&group->comm, "layer", status, fields, field_count));
     status = pull_weights(layer, weights);
     WTN_TRY(wtn_agree(&group->comm, "layer", status, NULL, 0));
-    *out = layer;
+    layer->index = group->layer_next++;
+    *out         = layer;
     return WITAN_OK;
 
 fail:

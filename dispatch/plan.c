@@ -140,10 +140,24 @@ static witan_status_t take_memory(witan_plan_t *plan)
     return WITAN_OK;
 }
 
-static witan_status_t agree_on_config(witan_plan_t *plan, witan_status_t status)
+/* Channels are not used again: a late message of an old plan must not meet a new one. */
+static witan_status_t take_channel(wtn_comm_t *comm, int32_t *channel)
 {
-    const witan_plan_config_t *config = &plan->config;
-    wtn_field_t                fields[7];
+    *channel = comm->channel_next;
+    if (*channel > comm->channel_max) {
+        return WTN_ERROR(WITAN_E_UNSUPPORTED,
+                         "plan: channel %" PRId32 ": %s has tags for %" PRId32
+                         " plans of a group in all; keep plans, or make another group",
+                         *channel, comm->transport->name, comm->channel_max);
+    }
+    comm->channel_next++;
+    return WITAN_OK;
+}
+
+static witan_status_t agree_on_config(const witan_layer_t *layer, const witan_plan_config_t *config,
+                                      int32_t channel, witan_status_t status)
+{
+    wtn_field_t fields[8];
 
     wtn_field_set(&fields[0], "pair_token_count_max", "%" PRId64, config->pair_token_count_max);
     wtn_field_set(&fields[1], "pair_row_count_max", "%" PRId64, config->pair_row_count_max);
@@ -151,54 +165,65 @@ static witan_status_t agree_on_config(witan_plan_t *plan, witan_status_t status)
     wtn_field_set(&fields[3], "combine", "%d", (int)config->combine);
     wtn_field_set(&fields[4], "executor", "%d", (int)config->executor);
     wtn_field_set(&fields[5], "masked_rows_max", "%" PRId32, config->masked_rows_max);
-    wtn_field_set(&fields[6], "channel", "%" PRId32, plan->channel);
-    return wtn_agree(plan->comm, "plan", status, fields, WTN_COUNT_OF(fields));
+    wtn_field_set(&fields[6], "layer (as made)", "%" PRId32, layer->index);
+    wtn_field_set(&fields[7], "channel", "%" PRId32, channel);
+    return wtn_agree(&layer->group->comm, "plan", status, fields, WTN_COUNT_OF(fields));
 }
 
-witan_status_t witan_plan_create(witan_plan_t **out, witan_layer_t *layer,
-                                 const witan_plan_config_t *config)
+/* A plan with its configuration checked, without memory yet. What there is stays on failure. */
+static witan_status_t new_plan(witan_plan_t **out, witan_layer_t *layer,
+                               const witan_plan_config_t *config, int32_t channel)
 {
-    witan_plan_t   fallback     = {0};
-    witan_plan_t  *plan         = NULL;
-    int64_t       *token_maxima = NULL;
-    witan_group_t *group;
-    witan_status_t status = WITAN_OK;
+    witan_group_t *group = layer->group;
+    witan_plan_t  *plan;
+    witan_status_t status;
 
-    if (out == NULL || layer == NULL) {
-        return WTN_ERROR(WITAN_E_ARGUMENT, "plan: out or layer is NULL");
-    }
-    *out  = NULL;
-    group = layer->group;
     if (config == NULL) {
-        status = WTN_ERROR(WITAN_E_ARGUMENT, "plan: config is NULL");
-    } else {
-        plan         = calloc(1, sizeof(*plan));
-        token_maxima = calloc((size_t)group->expert_parallel, sizeof(*token_maxima));
-        if (plan == NULL || token_maxima == NULL) {
-            status = WTN_ERROR(WITAN_E_MEMORY, "plan: %zu bytes", sizeof(*plan));
-            free(plan);
-            plan = NULL;
-        }
+        return WTN_ERROR(WITAN_E_ARGUMENT, "plan: config is NULL");
     }
-    if (plan == NULL) { /* still tell the peers */
-        fallback.comm    = &group->comm;
-        fallback.channel = group->comm.channel_next++;
-        free(token_maxima);
-        return agree_on_config(&fallback, status);
+    status = wtn_plan_config_check(config, layer->layout.config.topk);
+    if (status != WITAN_OK) {
+        return status;
     }
+    plan = calloc(1, sizeof(*plan));
+    if (plan == NULL) {
+        return WTN_ERROR(WITAN_E_MEMORY, "plan: %zu bytes", sizeof(*plan));
+    }
+    *out          = plan;
     plan->layer   = layer;
     plan->comm    = &group->comm;
     plan->config  = *config;
     plan->ep      = group->expert_parallel;
     plan->tp      = group->tensor_parallel;
     plan->me      = group->expert_index;
-    plan->channel = group->comm.channel_next++;
-    status        = list_peers(plan, group);
-    if (status == WITAN_OK) { /* checks the configuration; the true sizes follow */
-        status = wtn_plan_shape_make(&plan->shape, &layer->layout, config, token_maxima);
-        wtn_plan_shape_free(&plan->shape);
+    plan->channel = channel;
+    return list_peers(plan, group);
+}
+
+witan_status_t witan_plan_create(witan_plan_t **out, witan_layer_t *layer,
+                                 const witan_plan_config_t *config)
+{
+    static const witan_plan_config_t none;
+    witan_plan_t                    *plan = NULL;
+    witan_group_t                   *group;
+    int64_t                         *token_maxima;
+    int32_t                          channel;
+    witan_status_t                   status;
+
+    if (out == NULL || layer == NULL) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "plan: out or layer is NULL");
     }
-    WTN_TRY(agree_on_config(plan, status));
+    *out         = NULL;
+    group        = layer->group;
+    token_maxima = calloc((size_t)group->expert_parallel, sizeof(*token_maxima));
+    status       = take_channel(&group->comm, &channel);
+    if (status == WITAN_OK && token_maxima == NULL) {
+        status = WTN_ERROR(WITAN_E_MEMORY, "plan: %" PRId32 " counts", group->expert_parallel);
+    }
+    if (status == WITAN_OK) {
+        status = new_plan(&plan, layer, config, channel);
+    }
+    WTN_TRY(agree_on_config(layer, plan == NULL ? &none : &plan->config, channel, status));
     WTN_TRY(gather_token_maxima(plan, token_maxima));
     status = wtn_plan_shape_make(&plan->shape, &layer->layout, config, token_maxima);
     if (status == WITAN_OK) {

@@ -157,7 +157,10 @@ struct witan_plan {
     witan_executor_t executor;
 };
 
-/* plan.c: sizes. `token_maxima` [ep]: token_count_max of every source. Frees with
+/* plan_shape.c: WITAN_E_ARGUMENT naming the field. */
+witan_status_t wtn_plan_config_check(const witan_plan_config_t *config, int32_t topk);
+
+/* plan_shape.c: sizes. `token_maxima` [ep]: token_count_max of every source. Frees with
  * wtn_plan_shape_free. */
 witan_status_t wtn_plan_shape_make(wtn_plan_shape_t *shape, const wtn_layout_t *layout,
                                    const witan_plan_config_t *config, const int64_t *token_maxima);

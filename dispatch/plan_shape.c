@@ -15,7 +15,7 @@ void witan_plan_config_init(witan_plan_config_t *config)
     *config = (witan_plan_config_t){.struct_bytes = sizeof(*config), .chunk_count = 1};
 }
 
-static witan_status_t check_config(const witan_plan_config_t *config, int32_t topk)
+witan_status_t wtn_plan_config_check(const witan_plan_config_t *config, int32_t topk)
 {
     if (config->struct_bytes != sizeof(*config)) {
         return WTN_ERROR(WITAN_E_ARGUMENT,
@@ -75,7 +75,7 @@ witan_status_t wtn_plan_shape_make(wtn_plan_shape_t *shape, const wtn_layout_t *
     bool           reduced  = config->combine == WITAN_COMBINE_REDUCED;
     bool           budgeted = false;
     int64_t       *block;
-    witan_status_t status = check_config(config, topk);
+    witan_status_t status = wtn_plan_config_check(config, topk);
 
     *shape = (wtn_plan_shape_t){.token_count_max = config->token_count_max};
     if (status != WITAN_OK) {

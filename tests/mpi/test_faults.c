@@ -341,6 +341,48 @@ START_TEST(test_group_longest_timeout_waits)
 }
 END_TEST
 
+/* Each rank takes the plan of another layer: equal shapes, wrong weights. */
+START_TEST(test_plan_of_differing_layers_is_refused)
+{
+    setup_t             setup;
+    witan_plan_config_t config;
+    witan_weights_t     weights;
+    witan_layer_t      *other;
+    witan_plan_t       *plan;
+
+    setup_make(&setup, 1);
+    weights = block_weights(&setup.block);
+    ck_ok(witan_layer_create(&other, setup.group, &setup.block.config, &weights));
+    witan_plan_config_init(&config);
+    config.token_count_max = 4;
+    ck_status(witan_plan_create(&plan, is_last() ? other : setup.layer, &config), WITAN_E_MISMATCH);
+    ck_names("plan: layer (as made): 0 on rank 0, 1 on rank");
+    witan_layer_destroy(other);
+    setup_free(&setup);
+}
+END_TEST
+
+/* Tags are finite: the plan for which there is none is refused, on all ranks. */
+START_TEST(test_plan_beyond_the_last_tag_is_refused)
+{
+    setup_t             setup;
+    witan_plan_config_t config;
+    witan_plan_t       *plan;
+    wtn_comm_t         *comm;
+
+    setup_make(&setup, 1);
+    comm = wtn_group_comm(setup.group);
+    witan_plan_config_init(&config);
+    config.token_count_max = 4;
+    comm->channel_next     = comm->channel_max;
+    ck_ok(witan_plan_create(&plan, setup.layer, &config)); /* the last one */
+    witan_plan_destroy(plan);
+    ck_status(witan_plan_create(&plan, setup.layer, &config), WITAN_E_UNSUPPORTED);
+    ck_names("plan: channel");
+    setup_free(&setup);
+}
+END_TEST
+
 /* A rank that does not come: every other one names the phase and the rank, in time. */
 START_TEST(test_forward_silent_rank_times_out_naming_it)
 {
@@ -407,6 +449,8 @@ static Suite *make_suite(void)
     tcase_add_loop_test(tcase, test_steps_out_of_order_are_refused, 0, 4);
     tcase_add_loop_test(tcase, test_import_bad_id_names_token_and_slot, 0, 2);
     tcase_add_test(tcase, test_group_longest_timeout_waits);
+    tcase_add_test(tcase, test_plan_of_differing_layers_is_refused);
+    tcase_add_test(tcase, test_plan_beyond_the_last_tag_is_refused);
     tcase_add_loop_test(tcase, test_forward_silent_rank_times_out_naming_it, 0, 2);
     suite_add_tcase(suite, tcase);
     return suite;
