@@ -59,8 +59,8 @@ static witan_status_t compare_fields(const wtn_comm_t *comm, const char *scope,
     return WITAN_OK;
 }
 
-witan_status_t wtn_agree(wtn_comm_t *comm, const char *scope, witan_status_t status,
-                         const wtn_field_t *fields, size_t field_count)
+witan_status_t wtn_agree_on(wtn_comm_t *comm, int32_t channel, const char *scope,
+                            witan_status_t status, const wtn_field_t *fields, size_t field_count)
 {
     record_t  mine = {.status = (int32_t)status, .field_count = (uint32_t)field_count};
     record_t *records;
@@ -82,7 +82,7 @@ witan_status_t wtn_agree(wtn_comm_t *comm, const char *scope, witan_status_t sta
         return WTN_ERROR(WITAN_E_MEMORY, "%s: %zu bytes", scope,
                          (size_t)comm->size * sizeof(*records));
     }
-    status = wtn_allgather(comm, &mine, sizeof(mine), records, scope);
+    status = wtn_allgather_on(comm, channel, &mine, sizeof(mine), records, scope);
     if (status == WITAN_OK) {
         for (int32_t rank = 0; rank < comm->size; rank++) {
             records[rank].text[WTN_ERROR_TEXT_BYTES - 1] = '\0';
@@ -92,9 +92,15 @@ witan_status_t wtn_agree(wtn_comm_t *comm, const char *scope, witan_status_t sta
     if (status == WITAN_OK) {
         status = compare_fields(comm, scope, fields, field_count, records);
     }
-    if (status == WITAN_E_TIMEOUT) {
-        return status; /* `records` stays: cancelled receives may still be filled by a late peer */
-    }
     free(records);
     return status;
+}
+
+witan_status_t wtn_agree(wtn_comm_t *comm, const char *scope, witan_status_t status,
+                         const wtn_field_t *fields, size_t field_count)
+{
+    if (comm->out_of_step && status != WITAN_OK) {
+        return status; /* the cause is known already */
+    }
+    return wtn_agree_on(comm, 0, scope, status, fields, field_count);
 }

@@ -1,5 +1,7 @@
 /* All-reduce over a tensor group: each rank sums one part in rank order, then all gather the parts.
  */
+#include <string.h>
+
 #include "comm/comm.h"
 #include "core/error.h"
 #include "core/util.h"
@@ -36,7 +38,7 @@ int64_t wtn_allreduce_send_bytes(const wtn_allreduce_args_t *args)
 }
 
 static witan_status_t scatter(wtn_comm_t *comm, const wtn_allreduce_args_t *args,
-                              const float **parts, float *received)
+                              const float **parts, float *slots)
 {
     span_t         mine = part(args->count, args->peer_count, args->mine);
     witan_status_t status;
@@ -49,7 +51,7 @@ static witan_status_t scatter(wtn_comm_t *comm, const wtn_allreduce_args_t *args
             parts[i] = args->partial + mine.begin;
             continue;
         }
-        parts[i] = received + (int64_t)i * wtn_ceil_div(args->count, args->peer_count);
+        parts[i] = slots + i * wtn_ceil_div(args->count, args->peer_count);
         WTN_TRY(wtn_recv_post(comm, pair, args->peers[i], args->channel, WTN_TAG_REDUCE,
                               (void *)(uintptr_t)parts[i], (size_t)mine.count * sizeof(float),
                               true));
@@ -63,10 +65,12 @@ fail:
     return status;
 }
 
-static witan_status_t gather(wtn_comm_t *comm, const wtn_allreduce_args_t *args)
+/* Own part and the others' travel from and to `slots`, never the caller's memory: a late peer may
+ * reach what a failed sum leaves behind. */
+static witan_status_t gather(wtn_comm_t *comm, const wtn_allreduce_args_t *args, float *slots)
 {
+    int64_t        slot = wtn_ceil_div(args->count, args->peer_count);
     size_t         size = witan_dtype_bytes(args->out_dtype);
-    char          *out  = args->out;
     span_t         mine = part(args->count, args->peer_count, args->mine);
     witan_status_t status;
 
@@ -78,13 +82,20 @@ static witan_status_t gather(wtn_comm_t *comm, const wtn_allreduce_args_t *args)
             continue;
         }
         WTN_TRY(wtn_recv_post(comm, pair, args->peers[i], args->channel, WTN_TAG_REDUCE,
-                              out + (size_t)theirs.begin * size, (size_t)theirs.count * size,
-                              true));
+                              slots + i * slot, (size_t)theirs.count * size, true));
         WTN_TRY(wtn_send_post(comm, pair + 1, args->peers[i], args->channel, WTN_TAG_REDUCE,
-                              out + (size_t)mine.begin * size, (size_t)mine.count * size));
+                              slots + args->mine * slot, (size_t)mine.count * size));
     }
     WTN_TRY(wtn_wait(comm, args->requests, 2 * (size_t)args->peer_count, "reduce",
                      wtn_deadline(comm), args->watch));
+    for (int32_t i = 0; i < args->peer_count; i++) {
+        span_t from = part(args->count, args->peer_count, i);
+
+        if (from.count > 0) {
+            memcpy((char *)args->out + (size_t)from.begin * size, slots + i * slot,
+                   (size_t)from.count * size);
+        }
+    }
 
 fail:
     return status;
@@ -94,24 +105,21 @@ witan_status_t wtn_allreduce(wtn_comm_t *comm, const wtn_allreduce_args_t *args)
 {
     wtn_carver_t  carver = {.base = args->scratch};
     const float **parts  = wtn_carve(&carver, (size_t)args->peer_count, sizeof(*parts));
-    float        *received =
-        wtn_carve(&carver,
-                  (size_t)args->peer_count * (size_t)wtn_ceil_div(args->count, args->peer_count),
-                  sizeof(float));
-    span_t            mine   = part(args->count, args->peer_count, args->mine);
+    int64_t       slot   = wtn_ceil_div(args->count, args->peer_count);
+    float *slots = wtn_carve(&carver, (size_t)args->peer_count * (size_t)slot, sizeof(float));
     wtn_reduce_args_t reduce = {
         .part_count   = args->peer_count,
-        .count        = mine.count,
+        .count        = part(args->count, args->peer_count, args->mine).count,
         .out_dtype    = args->out_dtype,
-        .out          = (char *)args->out + (size_t)mine.begin * witan_dtype_bytes(args->out_dtype),
+        .out          = slots + args->mine * slot, /* free: nobody sends us our own part */
         .thread_count = args->thread_count,
     };
     witan_status_t status;
 
-    WTN_TRY(scatter(comm, args, parts, received));
+    WTN_TRY(scatter(comm, args, parts, slots));
     reduce.parts = parts;
     args->reduce(&reduce);
-    WTN_TRY(gather(comm, args));
+    WTN_TRY(gather(comm, args, slots));
 
 fail:
     return status;

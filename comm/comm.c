@@ -65,16 +65,12 @@ witan_status_t wtn_progress(wtn_comm_t *comm, wtn_request_t *requests, size_t co
 
 size_t wtn_cancel(wtn_comm_t *comm, wtn_request_t *requests, size_t count)
 {
-    size_t active_count = 0;
+    size_t left = comm->transport->cancel(comm, requests, count);
 
-    for (size_t i = 0; i < count; i++) {
-        active_count += requests[i].active;
-    }
-    if (active_count > 0) {
+    if (left > 0) {
         comm->broken = true;
-        comm->transport->cancel(comm, requests, count);
     }
-    return active_count;
+    return left;
 }
 
 /* "rank 2", "ranks 2, 5": the peers of active requests, each once, ascending. */
@@ -167,43 +163,69 @@ witan_status_t wtn_recv(wtn_comm_t *comm, int32_t peer, wtn_tag_t tag, void *dat
     return status == WITAN_OK ? finish(comm, &request, phase) : status;
 }
 
-witan_status_t wtn_allgather(wtn_comm_t *comm, const void *mine, size_t bytes, void *all,
-                             const char *phase)
+static witan_status_t gather_posts(wtn_comm_t *comm, int32_t channel, size_t bytes,
+                                   wtn_request_t *requests, char *blocks)
 {
-    size_t         count = 2 * (size_t)comm->size, active_count;
-    wtn_request_t *requests;
-    char          *copy;
-    witan_status_t status;
+    witan_status_t status = WITAN_OK;
 
-    memcpy((char *)all + (size_t)comm->rank * bytes, mine, bytes);
-    if (comm->size == 1) {
-        return WITAN_OK;
-    }
-    requests = calloc(count, sizeof(*requests));
-    copy     = malloc(bytes);
-    if (requests == NULL || copy == NULL) {
-        free(requests);
-        free(copy);
-        return WTN_ERROR(WITAN_E_MEMORY, "%s: %zu bytes", phase, count * sizeof(*requests) + bytes);
-    }
-    memcpy(copy, mine, bytes);
     for (int32_t rank = 0; rank < comm->size; rank++) {
         wtn_request_t *pair = requests + 2 * (size_t)rank;
 
         if (rank == comm->rank) {
             continue;
         }
-        WTN_TRY(wtn_recv_post(comm, pair, rank, 0, WTN_TAG_GATHER,
-                              (char *)all + (size_t)rank * bytes, bytes, true));
-        WTN_TRY(wtn_send_post(comm, pair + 1, rank, 0, WTN_TAG_GATHER, copy, bytes));
+        WTN_TRY(wtn_recv_post(comm, pair, rank, channel, WTN_TAG_GATHER,
+                              blocks + (size_t)rank * bytes, bytes, true));
+        WTN_TRY(wtn_send_post(comm, pair + 1, rank, channel, WTN_TAG_GATHER,
+                              blocks + (size_t)comm->rank * bytes, bytes));
     }
-    WTN_TRY(wtn_wait(comm, requests, count, phase, wtn_deadline(comm), NULL));
 
 fail:
-    active_count = wtn_cancel(comm, requests, count);
-    if (active_count == 0) {
-        free(copy); /* else a slow peer may still read it */
+    return status;
+}
+
+witan_status_t wtn_allgather_on(wtn_comm_t *comm, int32_t channel, const void *mine, size_t bytes,
+                                void *all, const char *phase)
+{
+    size_t         size = (size_t)comm->size, total = 0;
+    wtn_request_t *requests;
+    char          *blocks = NULL;
+    witan_status_t status;
+
+    if (size == 1) {
+        memcpy(all, mine, bytes);
+        return WITAN_OK;
+    }
+    if (channel == 0 && comm->out_of_step) {
+        return WTN_ERROR(WITAN_E_STATE, "%s: an earlier call of this group failed: make another",
+                         phase);
+    }
+    requests = calloc(2 * size, sizeof(*requests));
+    if (requests != NULL && wtn_mul(size, bytes, &total)) {
+        blocks = malloc(total + 1);
+    }
+    if (blocks == NULL) {
+        free(requests);
+        return WTN_ERROR(WITAN_E_MEMORY, "%s: %zu blocks of %zu bytes", phase, size, bytes);
+    }
+    memcpy(blocks + (size_t)comm->rank * bytes, mine, bytes);
+    WTN_TRY(gather_posts(comm, channel, bytes, requests, blocks));
+    WTN_TRY(wtn_wait(comm, requests, 2 * size, phase, wtn_deadline(comm), NULL));
+    memcpy(all, blocks, total);
+
+fail:
+    if (status != WITAN_OK && channel == 0) {
+        comm->out_of_step = true;
+    }
+    if (wtn_cancel(comm, requests, 2 * size) == 0) {
+        free(blocks); /* else it stays: a late peer may still read or write it */
     }
     free(requests); /* NOLINT(clang-analyzer-unix.Malloc) */
     return status;
+}
+
+witan_status_t wtn_allgather(wtn_comm_t *comm, const void *mine, size_t bytes, void *all,
+                             const char *phase)
+{
+    return wtn_allgather_on(comm, 0, mine, bytes, all, phase);
 }

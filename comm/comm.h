@@ -6,6 +6,7 @@
 #ifndef WTN_COMM_H
 #define WTN_COMM_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -26,19 +27,19 @@ typedef struct wtn_request {
 
 /* Message kinds; with the id of the plan they make the tag. */
 typedef enum wtn_tag {
-    WTN_TAG_AGREE    = 0,
-    WTN_TAG_FAULT    = 1,
-    WTN_TAG_MANIFEST = 2,
-    WTN_TAG_TOKENS   = 3,
-    WTN_TAG_ROWS     = 4,
-    WTN_TAG_REDUCE   = 5,
-    WTN_TAG_GATHER   = 6,
-    WTN_TAG_USER     = 7, /* the program's own */
-    WTN_TAG_COUNT    = 8,
+    WTN_TAG_FAULT    = 0,
+    WTN_TAG_MANIFEST = 1,
+    WTN_TAG_TOKENS   = 2,
+    WTN_TAG_ROWS     = 3,
+    WTN_TAG_REDUCE   = 4,
+    WTN_TAG_GATHER   = 5,
+    WTN_TAG_USER     = 6, /* the program's own */
+    WTN_TAG_COUNT    = 7,
 } wtn_tag_t;
 
 /* A transport. `post` starts a send or receive of request->bytes at `data`; `test` completes what
- * it can of the active ones among requests[0..count) and counts those still active. */
+ * it can of the active ones among requests[0..count) and counts those still active; `cancel` ends
+ * all of them and returns how many a peer may still reach the memory of. */
 typedef struct wtn_transport {
     const char *name;
     bool (*probe)(char *reason, size_t reason_bytes);
@@ -46,7 +47,7 @@ typedef struct wtn_transport {
                            wtn_tag_t tag);
     witan_status_t (*test)(wtn_comm_t *comm, wtn_request_t *requests, size_t count,
                            size_t *active_count);
-    void (*cancel)(wtn_comm_t *comm, wtn_request_t *requests, size_t count);
+    size_t (*cancel)(wtn_comm_t *comm, wtn_request_t *requests, size_t count);
     void (*close)(wtn_comm_t *comm);
 } wtn_transport_t;
 
@@ -63,7 +64,8 @@ struct wtn_comm {
     uint64_t               timeout_ns;
     int32_t                channel_next; /* ids for plans; equal on all ranks */
     int32_t                channel_max;  /* the last one the transport has tags for */
-    bool                   broken;       /* a wait failed: messages may be left over */
+    atomic_bool            broken;       /* a wait failed: messages may be left over */
+    bool                   out_of_step;  /* a gather on channel 0 failed: later ones would mix */
     void                  *state;        /* the transport's own */
 };
 
@@ -96,8 +98,8 @@ void           wtn_watch_close(wtn_watch_t *watch); /* NULL is allowed */
 witan_status_t wtn_wait(wtn_comm_t *comm, wtn_request_t *requests, size_t count, const char *phase,
                         uint64_t deadline_ns, wtn_watch_t *watch);
 
-/* Give up what is still active. The memory of such requests must not be freed or written: a peer
- * may still reach it. Returns how many there were. */
+/* Give up what is still active. Returns how many of them a peer may still reach: sends not taken
+ * and receives that a message has begun to fill. If any, no memory of theirs may be freed. */
 size_t wtn_cancel(wtn_comm_t *comm, wtn_request_t *requests, size_t count);
 
 /* now + comm->timeout_ns */
@@ -109,9 +111,14 @@ witan_status_t wtn_send(wtn_comm_t *comm, int32_t peer, wtn_tag_t tag, const voi
 witan_status_t wtn_recv(wtn_comm_t *comm, int32_t peer, wtn_tag_t tag, void *data, size_t bytes,
                         const char *phase);
 
-/* all[r] = block of rank r, `bytes` each. Collective over the group. */
+/* all[r] = block of rank r, `bytes` each. Collective over the group. Messages are sent from and
+ * received into memory of its own, so `all` may be freed after any outcome. On channel 0 a failure
+ * leaves the ranks at different gathers; every later one is refused with WITAN_E_STATE. */
 witan_status_t wtn_allgather(wtn_comm_t *comm, const void *mine, size_t bytes, void *all,
                              const char *phase);
+/* The same on another channel, for steps that may run beside others. */
+witan_status_t wtn_allgather_on(wtn_comm_t *comm, int32_t channel, const void *mine, size_t bytes,
+                                void *all, const char *phase);
 
 /* A named value that must be equal on all ranks, as text. */
 #define WTN_FIELD_BYTES 64
@@ -132,6 +139,8 @@ void wtn_field_set(wtn_field_t *field, const char *name, const char *format, ...
  * 0, <value> on rank 3". `field_count` <= WTN_FIELDS_MAX, equal on all ranks. Collective. */
 witan_status_t wtn_agree(wtn_comm_t *comm, const char *scope, witan_status_t status,
                          const wtn_field_t *fields, size_t field_count);
+witan_status_t wtn_agree_on(wtn_comm_t *comm, int32_t channel, const char *scope,
+                            witan_status_t status, const wtn_field_t *fields, size_t field_count);
 
 struct wtn_reduce_args; /* kernels/backend.h */
 

@@ -146,8 +146,8 @@ static witan_status_t find_place(witan_group_t *group, const witan_group_config_
         status = wtn_allgather(&group->comm, &mine, sizeof(mine), all, "group");
     }
     if (status != WITAN_OK) {
-        /* `all` stays: a late peer may still write it. */
-        return status; /* NOLINT(clang-analyzer-unix.Malloc) */
+        free(all);
+        return status;
     }
     for (int32_t rank = 0; rank < group->comm.size; rank++) {
         if (memcmp(all[rank].host, mine.host, sizeof(mine.host)) != 0) {

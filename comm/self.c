@@ -31,11 +31,12 @@ static witan_status_t test(wtn_comm_t *comm, wtn_request_t *requests, size_t cou
     return WITAN_OK;
 }
 
-static void cancel(wtn_comm_t *comm, wtn_request_t *requests, size_t count)
+static size_t cancel(wtn_comm_t *comm, wtn_request_t *requests, size_t count)
 {
     (void)comm;
     (void)requests;
     (void)count;
+    return 0;
 }
 
 static void close_self(wtn_comm_t *comm)

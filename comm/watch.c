@@ -42,8 +42,7 @@ witan_status_t wtn_watch_open(wtn_watch_t **out, wtn_comm_t *comm, int32_t chann
     watch->notices  = calloc(count + 1, sizeof(*watch->notices));
     watch->sends    = calloc(count + 1, sizeof(*watch->sends));
     if (watch->requests == NULL || watch->notices == NULL || watch->sends == NULL) {
-        wtn_watch_close(watch); /* keeps it if the group is broken */
-        /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc) */
+        wtn_watch_close(watch);
         return WTN_ERROR(WITAN_E_MEMORY, "watch: %zu bytes", count * sizeof(*watch->notices));
     }
     for (int32_t i = 0; i < peer_count; i++) {
@@ -67,15 +66,13 @@ void wtn_watch_raise(wtn_watch_t *watch, witan_status_t status)
 {
     uint64_t deadline = wtn_now_ns() + RAISE_TIMEOUT_NS;
     bool     done     = false;
-    char     keep[WTN_ERROR_TEXT_BYTES];
 
     if (watch->raised || watch->peer_count == 0) {
         return;
     }
     watch->raised      = true;
     watch->mine.status = (int32_t)status;
-    memcpy(keep, witan_last_error(), strlen(witan_last_error()) + 1);
-    memcpy(watch->mine.text, keep, sizeof(keep));
+    memcpy(watch->mine.text, witan_last_error(), strlen(witan_last_error()) + 1);
     for (int32_t i = 0; i < watch->peer_count; i++) {
         (void)wtn_send_post(watch->comm, &watch->sends[i], watch->requests[i].peer, watch->channel,
                             WTN_TAG_FAULT, &watch->mine, sizeof(watch->mine));
@@ -85,7 +82,7 @@ void wtn_watch_raise(wtn_watch_t *watch, witan_status_t status)
             break;
         }
     }
-    (void)WTN_ERROR(status, "%s", keep);
+    (void)WTN_ERROR(status, "%s", watch->mine.text); /* sending may have set another */
 }
 
 witan_status_t wtn_watch_check(wtn_watch_t *watch)
@@ -106,28 +103,21 @@ witan_status_t wtn_watch_check(wtn_watch_t *watch)
     return WITAN_OK;
 }
 
-/* Cancelling a receive that never matched is safe when MPI says it is cancelled; what may still be
- * read or written by a peer is left allocated. */
 void wtn_watch_close(wtn_watch_t *watch)
 {
-    size_t sends_left;
-    bool   broken;
+    size_t count, left;
 
     if (watch == NULL) {
         return;
     }
-    broken = watch->comm->broken;
-    sends_left =
-        watch->sends == NULL ? 0 : wtn_cancel(watch->comm, watch->sends, (size_t)watch->peer_count);
-    if (watch->requests != NULL) {
-        (void)wtn_cancel(watch->comm, watch->requests, (size_t)watch->peer_count);
-    }
+    count = (size_t)watch->peer_count; /* 0 where an array is missing */
+    left  = wtn_cancel(watch->comm, watch->sends, count);
+    left += wtn_cancel(watch->comm, watch->requests, count);
     free(watch->requests);
     free(watch->sends);
-    if (broken || sends_left > 0) {
-        return; /* the notices stay: a woken peer may still send one */
+    if (left > 0) {
+        return; /* the notices stay: a late peer may still read or write one */
     }
-    watch->comm->broken = false; /* unmatched receives were only our own */
     free(watch->notices);
     free(watch);
 }

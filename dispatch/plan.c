@@ -92,12 +92,10 @@ static witan_status_t gather_token_maxima(witan_plan_t *plan, int64_t *token_max
     for (int32_t j = 0; j < plan->ep; j++) {
         token_maxima[j] = all[plan->expert_peers[j]];
     }
-    free(all);
-    return WITAN_OK;
 
 fail:
-    /* `all` stays: a late peer may still write it. */
-    return status; /* NOLINT(clang-analyzer-unix.Malloc) */
+    free(all);
+    return status;
 }
 
 static witan_status_t take_memory(witan_plan_t *plan)
@@ -340,19 +338,18 @@ witan_status_t witan_plan_load(witan_plan_t *plan, int64_t *expert_token_counts,
     record_count = expert_count + (size_t)plan->ep;
     mine         = calloc(record_count, sizeof(*mine));
     all          = calloc(record_count * (size_t)plan->comm->size, sizeof(*all));
-    if (mine == NULL || all == NULL) {
+    if (plan->state == WTN_PLAN_BROKEN) {
+        status = WTN_ERROR(WITAN_E_STATE, "load: an earlier step of this plan failed");
+    } else if (mine == NULL || all == NULL) {
         status = WTN_ERROR(WITAN_E_MEMORY, "load: %zu counts", record_count);
     } else {
         memcpy(mine, plan->expert_token_counts, expert_count * sizeof(*mine));
         memcpy(mine + expert_count, plan->rank_row_counts, (size_t)plan->ep * sizeof(*mine));
     }
-    WTN_TRY(wtn_agree(plan->comm, "load", status, NULL, 0));
-    status = wtn_allgather(plan->comm, mine, record_count * sizeof(*mine), all, "load");
-    if (status != WITAN_OK) {
-        free(mine);
-        /* `all` stays: a late peer may still write it. */
-        return status; /* NOLINT(clang-analyzer-unix.Malloc) */
-    }
+    /* On the plan's own channel: another thread may do the same for another plan. */
+    WTN_TRY(wtn_agree_on(plan->comm, plan->channel, "load", status, NULL, 0));
+    WTN_TRY(wtn_allgather_on(plan->comm, plan->channel, mine, record_count * sizeof(*mine), all,
+                             "load"));
     memset(mine, 0, record_count * sizeof(*mine));
     for (int32_t j = 0; j < plan->ep; j++) {
         const int64_t *theirs = all + (size_t)plan->expert_peers[j] * record_count;
@@ -373,6 +370,9 @@ witan_status_t witan_plan_load(witan_plan_t *plan, int64_t *expert_token_counts,
     }
 
 fail:
+    if (status == WITAN_E_TIMEOUT || status == WITAN_E_TRANSPORT) {
+        plan->state = WTN_PLAN_BROKEN; /* the ranks may be at different gathers now */
+    }
     free(mine);
     free(all);
     return status;

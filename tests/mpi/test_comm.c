@@ -1,4 +1,4 @@
-/* The transport: sizes up to beyond 2 GiB counts, checks of what arrives, agreement, all-reduce. */
+/* The transport: messages of any size, checks of what arrives, agreement, all-reduce. */
 #include <math.h>
 #include <string.h>
 
@@ -88,7 +88,8 @@ START_TEST(test_watch_notice_ends_any_wait)
         ck_assert_int_eq(wtn_wait(comm, &request, 1, "test", wtn_deadline(comm), watch),
                          WITAN_E_PEER);
         ck_assert_str_eq(witan_last_error(), "rank 0: disk on fire");
-        ck_assert_uint_eq(wtn_cancel(comm, &request, 1), 1);
+        ck_assert_uint_eq(wtn_cancel(comm, &request, 1), 0); /* nothing had come for it */
+        ck_assert(!request.active);
     }
     MPI_Barrier(MPI_COMM_WORLD);
     wtn_watch_close(watch);
@@ -144,6 +145,59 @@ START_TEST(test_allreduce_sums_in_rank_order_with_equal_bits)
 }
 END_TEST
 
+/* A large send that nobody receives can not be undone, a receive that nothing met can. */
+START_TEST(test_cancel_tells_what_a_peer_may_still_reach)
+{
+    enum { BYTES = 1 << 20 };
+    witan_group_t *group       = world_group(0, 1);
+    wtn_comm_t    *comm        = wtn_group_comm(group);
+    wtn_request_t  requests[2] = {0};
+    static char    out[BYTES], in[BYTES];
+
+    if (world_size > 1 && world_rank < 2) {
+        int32_t peer = 1 - world_rank;
+
+        ck_ok(wtn_recv_post(comm, &requests[0], peer, 5, WTN_TAG_TOKENS, in, BYTES, true));
+        if (world_rank == 0) {
+            ck_ok(wtn_send_post(comm, &requests[1], peer, 6, WTN_TAG_TOKENS, out, BYTES));
+        }
+        ck_assert(!comm->broken);
+        ck_assert_uint_eq(wtn_cancel(comm, requests, 2), world_rank == 0 ? 1 : 0);
+        ck_assert_int_eq(comm->broken, world_rank == 0);
+        ck_assert_uint_eq(wtn_cancel(comm, requests, 2), 0);
+    }
+    MPI_Barrier(MPI_COMM_WORLD);
+    witan_group_destroy(group);
+}
+END_TEST
+
+/* A gather that failed leaves the ranks at different ones: later ones would take old words. */
+START_TEST(test_agree_after_a_timeout_is_refused)
+{
+    witan_group_config_t config;
+    witan_group_t       *group;
+    wtn_comm_t          *comm;
+
+    witan_group_config_init(&config);
+    config.timeout_ns = 300000000u;
+    ck_ok(witan_group_create_mpi(&group, MPI_COMM_WORLD, &config));
+    comm = wtn_group_comm(group);
+    if (world_size > 1 && world_rank > 0) {
+        ck_assert_int_eq(wtn_agree(comm, "first", WITAN_OK, NULL, 0), WITAN_E_TIMEOUT);
+        ck_assert_ptr_nonnull(strstr(witan_last_error(), "first: not heard from rank"));
+    }
+    MPI_Barrier(MPI_COMM_WORLD);
+    if (world_size > 1 && world_rank > 0) {
+        (void)WTN_ERROR(WITAN_E_IO, "own");
+        ck_assert_int_eq(wtn_agree(comm, "second", WITAN_E_IO, NULL, 0), WITAN_E_IO);
+        ck_assert_str_eq(witan_last_error(), "own");
+        ck_assert_int_eq(wtn_agree(comm, "second", WITAN_OK, NULL, 0), WITAN_E_STATE);
+    }
+    MPI_Barrier(MPI_COMM_WORLD);
+    witan_group_destroy(group);
+}
+END_TEST
+
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("comm");
@@ -154,6 +208,8 @@ static Suite *make_suite(void)
     tcase_add_loop_test(tcase, test_recv_shorter_or_longer_message_is_an_error, 0, 2);
     tcase_add_test(tcase, test_agree_fault_on_one_rank_is_told_once_to_each);
     tcase_add_test(tcase, test_watch_notice_ends_any_wait);
+    tcase_add_test(tcase, test_cancel_tells_what_a_peer_may_still_reach);
+    tcase_add_test(tcase, test_agree_after_a_timeout_is_refused);
     tcase_add_loop_test(tcase, test_allreduce_sums_in_rank_order_with_equal_bits, 0, 6);
     suite_add_tcase(suite, tcase);
     return suite;

@@ -70,6 +70,61 @@ START_TEST(test_forward_plans_on_threads_give_equal_bits)
 }
 END_TEST
 
+typedef struct loader {
+    witan_plan_t *plan;
+    int64_t       tokens; /* to expert 0, of each rank */
+    int           failed;
+} loader_t;
+
+static void *load(void *context)
+{
+    loader_t *loader = context;
+
+    for (int i = 0; i < REPEATS && loader->failed == 0; i++) {
+        int64_t counts[8];
+
+        loader->failed = witan_plan_load(loader->plan, counts, NULL, NULL) != WITAN_OK ||
+                         counts[0] != loader->tokens * world_size;
+    }
+    return NULL;
+}
+
+/* Loads of different plans are gathered at once, and do not mix. */
+START_TEST(test_load_plans_on_threads_keeps_them_apart)
+{
+    block_t             block  = block_make(8, 1, HIDDEN, 24, WITAN_BF16);
+    witan_group_t      *group  = world_group(0, 1);
+    witan_weights_t     source = block_weights(&block);
+    witan_layer_t      *layer;
+    witan_plan_config_t config;
+    loader_t            loaders[THREADS] = {0};
+    pthread_t           threads[THREADS];
+    int32_t             ids[TOKENS]     = {0};
+    float               weights[TOKENS] = {0};
+
+    witan_plan_config_init(&config);
+    config.token_count_max = TOKENS;
+    ck_ok(witan_layer_create(&layer, group, &block.config, &source));
+    for (int i = 0; i < THREADS; i++) {
+        loaders[i].tokens = 1 + i;
+        ck_ok(witan_plan_create(&loaders[i].plan, layer, &config));
+        ck_ok(witan_plan_import(loaders[i].plan, loaders[i].tokens, ids, weights));
+    }
+    for (int i = 0; i < THREADS; i++) {
+        int turn = (i + world_rank) % THREADS; /* another order on each rank */
+
+        ck_assert_int_eq(pthread_create(&threads[turn], NULL, load, &loaders[turn]), 0);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        ck_assert_int_eq(pthread_join(threads[i], NULL), 0);
+        ck_assert_int_eq(loaders[i].failed, 0);
+        witan_plan_destroy(loaders[i].plan);
+    }
+    witan_layer_destroy(layer);
+    witan_group_destroy(group);
+}
+END_TEST
+
 /* Two plans in flight on one thread: their steps interleave. */
 START_TEST(test_steps_of_two_plans_interleaved_give_equal_bits)
 {
@@ -117,6 +172,7 @@ static Suite *make_suite(void)
 
     tcase_set_timeout(tcase, 60);
     tcase_add_test(tcase, test_forward_plans_on_threads_give_equal_bits);
+    tcase_add_test(tcase, test_load_plans_on_threads_keeps_them_apart);
     tcase_add_test(tcase, test_steps_of_two_plans_interleaved_give_equal_bits);
     suite_add_tcase(suite, tcase);
     return suite;
