@@ -38,6 +38,9 @@ static size_t carve(wtn_ffn_t *ffn)
     size_t                 down    = experts * (size_t)s->down_panels;
     size_t                 columns = (size_t)s->gemm->panel_columns * sizeof(float);
 
+    if (s->H > WTN_GEMM_SIZE_MAX || s->I > WTN_GEMM_SIZE_MAX) {
+        return SIZE_MAX;
+    }
     ffn->up        = wtn_carve(&carver, up, s->up_panel_bytes);
     ffn->down      = wtn_carve(&carver, down, s->down_panel_bytes);
     ffn->up_bias   = spec->has_gate_up_bias ? wtn_carve(&carver, up, columns) : NULL;

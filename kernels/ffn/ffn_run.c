@@ -29,6 +29,9 @@ static size_t carve(ffn_run_t *run, void *base, const wtn_ffn_spec_t *spec,
     size_t          experts  = (size_t)spec->expert_count;
     size_t          places, tiles;
 
+    if (s->H > WTN_GEMM_SIZE_MAX || s->I > WTN_GEMM_SIZE_MAX) {
+        return SIZE_MAX;
+    }
     executor->expert_count = spec->expert_count;
     executor->tile_rows    = s->gemm->tile_rows;
     executor->slot_rows    = wtn_executor_slot_rows(masked_rows_max, row_count_max);

@@ -27,6 +27,9 @@ size_t wtn_host_gate_weight_bytes(const wtn_gate_spec_t *spec)
     const wtn_gemm_t *gemm   = choose_gemm(spec);
     wtn_carver_t      carver = {.base = NULL};
 
+    if (spec->hidden_size > WTN_GEMM_SIZE_MAX) {
+        return SIZE_MAX;
+    }
     (void)wtn_carve(&carver, (size_t)wtn_ceil_div(spec->out_count, gemm->panel_columns),
                     wtn_gemm_panel_bytes(gemm, spec->hidden_size));
     return carver.bytes;
@@ -117,6 +120,9 @@ size_t wtn_host_gate_workspace_bytes(const wtn_gate_spec_t *spec, int64_t token_
                      WTN_CACHE_LINE_BYTES);
 
     (void)token_count_max;
+    if (spec->hidden_size > WTN_GEMM_SIZE_MAX) {
+        return SIZE_MAX;
+    }
     (void)wtn_carve(&carver, thread_count < 1 ? 1 : (size_t)thread_count, tile);
     return carver.bytes;
 }

@@ -18,6 +18,9 @@
 #define WTN_TILE_ROWS_MAX     12
 #define WTN_PANEL_COLUMNS_MAX 32
 
+/* Largest N and K: with them no size of a panel or a row overflows. */
+#define WTN_GEMM_SIZE_MAX ((int64_t)1 << 31)
+
 typedef struct wtn_tile_args {
     int32_t     rows;        /* 1..tile_rows */
     int64_t     group_count; /* may be 0 */

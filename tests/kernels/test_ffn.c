@@ -521,6 +521,29 @@ START_TEST(test_ffn_auto_takes_masked_up_to_threshold)
 }
 END_TEST
 
+START_TEST(test_ffn_sizes_that_overflow_are_told)
+{
+    const int32_t  ids[1] = {0};
+    wtn_ffn_t     *ffn;
+    wtn_ffn_spec_t spec = {.hidden_size  = (int64_t)1 << 40,
+                           .inter_end    = 64,
+                           .expert_count = 1,
+                           .experts      = ids,
+                           .activation   = silu_gated};
+
+    ck_assert_int_eq(wtn_tier_select("auto", &spec.tier), WITAN_OK);
+    ck_assert_uint_eq(wtn_backend_host.ffn_weight_bytes(&spec), SIZE_MAX);
+    ck_assert_uint_eq(wtn_backend_host.ffn_workspace_bytes(&spec, 1, 0, 1), SIZE_MAX);
+    ck_assert_int_eq(wtn_backend_host.ffn_create(&ffn, &spec, &(witan_weights_t){NULL, data_read}),
+                     WITAN_E_MEMORY);
+    spec.hidden_size = (int64_t)1 << 30;
+    spec.inter_end   = (int64_t)1 << 31;
+    ck_assert_int_eq(wtn_backend_host.ffn_create(&ffn, &spec, &(witan_weights_t){NULL, data_read}),
+                     WITAN_E_MEMORY);
+    ck_assert_ptr_null(ffn);
+}
+END_TEST
+
 START_TEST(test_ffn_bad_calls_are_refused)
 {
     const shape_t     shape = {16, 16, 2, 24};
@@ -576,6 +599,7 @@ int main(void)
     tcase_add_test(tests, test_ffn_shared_expert_reads_shared_weights);
     tcase_add_test(tests, test_ffn_nan_and_inf_stay_in_their_row);
     tcase_add_test(tests, test_ffn_auto_takes_masked_up_to_threshold);
+    tcase_add_test(tests, test_ffn_sizes_that_overflow_are_told);
     tcase_add_test(tests, test_ffn_bad_calls_are_refused);
     suite_add_tcase(suite, tests);
     return data_main(suite);
