@@ -33,14 +33,14 @@ expect "$alone" "^witan [0-9]+\.[0-9]+\.[0-9]+$" "^node $(hostname | cut -c1-63)
 
 expect "$(WITAN_TIMEOUT=7 "$witan" info)" '^  WITAN_TIMEOUT=7 \(default 60\)$'
 
-free=$(ranks --bind-to none -n 4 "$witan" info --tp 2)
+free=$(ranks --bind-to none -n 4 "$witan" info --tp 2 --bind none)
 expect "$free" '^4 ranks: expert parallel 2 x tensor parallel 2 x data parallel 1, transport mpi$' \
     '^ +0 .* 0/4 .* none ' '^ +3 .* 3/4 .* none ' '^  mpi +available$'
 
 cores=$(sed -n 's/^  cores *\([0-9]*\) .*/\1/p' <<<"$alone" | head -n 1)
 if [[ $cores -ge 2 ]]; then # on one core there is nothing to narrow
-    expect "$(ranks --bind-to none -n 2 "$witan" info --bind)" '^ +0 .* by witan ' '^ +1 .* by witan '
-    expect "$(ranks --bind-to core -n 2 "$witan" info --bind)" \
+    expect "$(ranks --bind-to none -n 2 "$witan" info)" '^ +0 .* by witan ' '^ +1 .* by witan '
+    expect "$(ranks --bind-to core -n 2 "$witan" info)" \
         '^ +0 .* by the launcher ' '^ +1 .* by the launcher '
 fi
 exit $failed
