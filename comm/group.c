@@ -67,8 +67,8 @@ wtn_comm_t *wtn_group_comm(witan_group_t *group)
     return &group->comm;
 }
 
-/* Zeros of the configuration become what the environment says, or the defaults. */
-static witan_status_t resolve(const witan_group_config_t *config, witan_group_config_t *resolved)
+witan_status_t wtn_group_config_resolve(const witan_group_config_t *config,
+                                        witan_group_config_t       *resolved)
 {
     int64_t        thread_count = 0;
     witan_status_t status;
@@ -106,7 +106,7 @@ fail:
 witan_status_t wtn_group_new(witan_group_t **out, const witan_group_config_t *config,
                              witan_group_config_t *resolved)
 {
-    witan_status_t status = resolve(config, resolved);
+    witan_status_t status = wtn_group_config_resolve(config, resolved);
 
     *out = NULL;
     if (status != WITAN_OK) {

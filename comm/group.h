@@ -32,6 +32,11 @@ witan_status_t wtn_folding_make(const witan_group_config_t *config, int32_t rank
 int32_t wtn_group_expert_peer(const witan_group_t *group, int32_t expert_index);
 int32_t wtn_group_tensor_peer(const witan_group_t *group, int32_t tensor_index);
 
+/* Check `config` (NULL: the defaults); zeros become what the environment says, or the defaults.
+ * thread_count stays 0 where both leave it to the rank's cores. WITAN_E_ARGUMENT by field. */
+witan_status_t wtn_group_config_resolve(const witan_group_config_t *config,
+                                        witan_group_config_t       *resolved);
+
 /* What witan_group_create_self and _mpi share: `group->comm` is open. Collective. */
 witan_status_t wtn_group_setup(witan_group_t *group, const witan_group_config_t *config);
 

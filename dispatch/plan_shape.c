@@ -182,7 +182,7 @@ witan_status_t witan_layer_query(const witan_group_config_t *group, int32_t rank
                                  int32_t rank_count, const witan_layer_config_t *layer,
                                  const witan_plan_config_t *plan, witan_sizes_t *sizes)
 {
-    witan_group_config_t defaults;
+    witan_group_config_t resolved;
     wtn_folding_t        folding;
     wtn_layout_t         layout       = {0};
     int64_t             *token_maxima = NULL;
@@ -194,11 +194,10 @@ witan_status_t witan_layer_query(const witan_group_config_t *group, int32_t rank
         return WTN_ERROR(WITAN_E_ARGUMENT,
                          "query: a null pointer, a wrong struct_bytes or a rank outside the group");
     }
-    witan_group_config_init(&defaults);
-    group = group == NULL ? &defaults : group;
+    WTN_TRY(wtn_group_config_resolve(group, &resolved));
     threads =
-        group->thread_count > 0 ? group->thread_count : (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
-    WTN_TRY(wtn_folding_make(group, rank, rank_count, &folding));
+        resolved.thread_count > 0 ? resolved.thread_count : (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
+    WTN_TRY(wtn_folding_make(&resolved, rank, rank_count, &folding));
     WTN_TRY(wtn_layout_make(&layout, layer, &folding));
     token_maxima = calloc((size_t)folding.expert_parallel, sizeof(*token_maxima));
     if (token_maxima == NULL) {

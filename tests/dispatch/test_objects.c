@@ -135,6 +135,37 @@ START_TEST(test_query_bad_arguments_are_refused)
 }
 END_TEST
 
+/* The query and the group read the same environment: else a workspace of its size is too small. */
+START_TEST(test_query_knows_the_threads_of_the_environment)
+{
+    block_t              block   = block_make(9, 3, 72, 40, WITAN_BF16);
+    witan_weights_t      weights = block_weights(&block);
+    witan_sizes_t        sizes   = {.struct_bytes = sizeof(sizes)};
+    witan_group_config_t wrong   = {.struct_bytes = 8, .tensor_parallel = 1};
+    witan_plan_config_t  config;
+    witan_group_t       *group;
+    witan_layer_t       *layer;
+    witan_plan_t        *plan;
+
+    witan_plan_config_init(&config);
+    config.token_count_max = 37;
+    ck_assert_int_eq(setenv("WITAN_NUM_THREADS", "64", 1), 0);
+    ck_refused(witan_layer_query(&wrong, 0, 1, &block.config, &config, &sizes), WITAN_E_ARGUMENT,
+               "struct_bytes");
+    ck_ok(witan_layer_query(NULL, 0, 1, &block.config, &config, &sizes));
+    ck_ok(witan_group_create_self(&group, NULL));
+    ck_ok(witan_layer_create(&layer, group, &block.config, &weights));
+    config.workspace_bytes = (size_t)sizes.plan_bytes;
+    config.workspace       = aligned_alloc(64, config.workspace_bytes + 64);
+    ck_ok(witan_plan_create(&plan, layer, &config));
+    witan_plan_destroy(plan);
+    free(config.workspace);
+    witan_layer_destroy(layer);
+    witan_group_destroy(group);
+    ck_assert_int_eq(unsetenv("WITAN_NUM_THREADS"), 0);
+}
+END_TEST
+
 START_TEST(test_null_pointers_are_refused)
 {
     witan_group_t       *group      = self_group();
@@ -305,6 +336,7 @@ int main(void)
     tcase_add_loop_test(tcase, test_query_tells_the_workspace_a_plan_takes, 0, 6);
     tcase_add_test(tcase, test_query_many_ranks_needs_no_machine);
     tcase_add_test(tcase, test_query_bad_arguments_are_refused);
+    tcase_add_test(tcase, test_query_knows_the_threads_of_the_environment);
     tcase_add_test(tcase, test_null_pointers_are_refused);
     tcase_add_test(tcase, test_forward_refused_alone_keeps_the_plan);
     tcase_add_test(tcase, test_names_of_every_value_are_known);
