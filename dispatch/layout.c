@@ -51,6 +51,10 @@ static witan_status_t check_config(const witan_layer_config_t *config)
         return WTN_ERROR(WITAN_E_CONFIG, "layer: dtype %d or router_dtype %d is no witan_dtype_t",
                          (int)config->dtype, (int)config->router_dtype);
     }
+    if (config->backend == NULL || config->kernel_tier == NULL) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "layer: backend or kernel_tier: expected a name, "
+                                           "found NULL (witan_layer_config_init)");
+    }
     if (config->has_shared_gate && config->shared_inter_size == 0) {
         return WTN_ERROR(WITAN_E_CONFIG, "layer: has_shared_gate without a shared expert");
     }

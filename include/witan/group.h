@@ -39,7 +39,8 @@ typedef struct witan_group_info {
 } witan_group_info_t;
 
 /**
- * A group of this process alone; no MPI is touched. The foldings must be 0 or 1.
+ * A group of this process alone; no MPI is touched. expert_parallel must be 0 or 1,
+ * tensor_parallel 1.
  * @param config NULL for the defaults.
  * @return WITAN_OK; WITAN_E_ARGUMENT; WITAN_E_MEMORY. On failure *out is NULL.
  */

@@ -173,7 +173,9 @@ typedef struct witan_load_options {
     const char    *kernel_tier;        /**< as in witan_layer_config_t */
     const int32_t *expert_owner;       /**< as in witan_layer_config_t */
     int32_t        expert_owner_count; /**< entries of expert_owner; must be E */
-    void (*progress)(void *context, int64_t bytes_done, int64_t bytes_total); /**< may be NULL */
+    /** May be NULL. Called by the loading thread after each read; bytes_total is an even rank's
+     * share of the expert weights, so bytes_done may end below it and never passes it. */
+    void (*progress)(void *context, int64_t bytes_done, int64_t bytes_total);
     void *progress_context;
 } witan_load_options_t;
 

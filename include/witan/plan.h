@@ -27,17 +27,19 @@ typedef struct witan_plan_config {
     /**
      * Budget: the most tokens and expert rows a rank receives from one peer in one round. When a
      * step exceeds it, dispatch runs in several rounds; nothing is dropped. 0: the worst case, one
-     * round. Equal on all ranks; pair_row_count_max >= K.
+     * round (more only if an import repeats ids). Equal on all ranks; pair_row_count_max >= K.
      */
     int64_t pair_token_count_max;
     int64_t pair_row_count_max;
-    /** A step is split into at least this many rounds; the experts of one overlap the transfer of
-     * the next. Default 1. */
+    /** The n tokens for a rank travel in pieces of ceil(n / chunk_count), one per round; the
+     * experts of one round overlap the transfer of the next. Default 1. */
     int32_t              chunk_count;
     witan_combine_mode_t combine;
     witan_executor_t     executor;
     int32_t              masked_rows_max; /**< threshold of AUTO; 0: the executor's own slot size */
-    void  *workspace; /**< caller's memory, 64-byte aligned, or NULL: the plan allocates */
+    /** Caller's memory, 64-byte aligned, or NULL: the plan allocates. After a failed step a late
+     * peer may still write there: do not use it again before the process has left MPI. */
+    void  *workspace;
     size_t workspace_bytes;
 } witan_plan_config_t;
 
@@ -48,16 +50,19 @@ typedef struct witan_sizes {
     size_t  struct_bytes;
     int64_t weight_bytes;        /**< packed weights of this rank */
     int64_t plan_bytes;          /**< workspace of the plan as configured */
-    int64_t plan_bytes_balanced; /**< with budgets for perfectly balanced routing, one round */
+    int64_t plan_bytes_balanced; /**< with budgets for balanced routing; two sets of buffers, so
+                                    on few ranks it can exceed the worst */
     int64_t plan_bytes_worst;    /**< with budgets for the worst routing, one round */
     int64_t pair_token_count_balanced, pair_row_count_balanced;
     int64_t pair_token_count_worst, pair_row_count_worst;
 } witan_sizes_t;
 
 /**
- * Sizes for rank `rank` of a group of `rank_count` ranks folded as `group` says. Local and pure:
- * needs no group, no weights, no MPI.
- * @return WITAN_OK; WITAN_E_ARGUMENT or WITAN_E_CONFIG with the field.
+ * Sizes for rank `rank` of a group of `rank_count` ranks folded as `group` says (NULL: the
+ * defaults), all of them with the token_count_max of `plan`. Where the number of threads is left
+ * open, for all processors there are. Local: needs no group, no weights, no MPI.
+ * @return WITAN_OK; WITAN_E_ARGUMENT or WITAN_E_CONFIG with the field; WITAN_E_UNSUPPORTED backend
+ * or tier.
  */
 WITAN_API witan_status_t witan_layer_query(const witan_group_config_t *group, int32_t rank,
                                            int32_t rank_count, const witan_layer_config_t *layer,
@@ -91,11 +96,15 @@ typedef struct witan_forward_args {
  */
 WITAN_API witan_status_t witan_forward(witan_plan_t *plan, const witan_forward_args_t *args);
 
-/** Step 1: gate and top-k of `hidden` [T, H] into the plan. Local. */
+/**
+ * Step 1: gate and top-k of `hidden` [T, H] into the plan. Local: a refused call is not told to the
+ * peers, and the plan stays as it was.
+ * @return WITAN_OK; WITAN_E_ARGUMENT; WITAN_E_STATE between a dispatch and the last combine.
+ */
 WITAN_API witan_status_t witan_route(witan_plan_t *plan, int64_t token_count, const void *hidden);
 
 /**
- * Step 1 for callers with a gate of their own. Local; copies.
+ * Step 1 for callers with a gate of their own. Local, as witan_route; copies.
  * @param ids     [T, K] expert ids; -1: no expert; an expert may repeat.
  * @param weights [T, K]; those of ids -1 are not read.
  */
@@ -121,7 +130,8 @@ WITAN_API witan_status_t witan_combine(witan_plan_t *plan, void *output);
 
 /**
  * Rounds of dispatch, experts, combine this rank has still to make for the routed tokens; at least
- * 1 after route or import, exact from the first dispatch on, 0 when `output` is complete. Local.
+ * 1 after route or import, exact from the first dispatch on, 0 when `output` is complete and on a
+ * plan whose step failed. Local.
  */
 WITAN_API int64_t witan_plan_rounds_left(const witan_plan_t *plan);
 
@@ -167,7 +177,8 @@ typedef struct witan_stats {
 WITAN_API witan_status_t witan_plan_stats(const witan_plan_t *plan, witan_stats_t *stats);
 
 /**
- * Loads over all ranks of the expert-parallel group. Collective.
+ * Loads of the last step over all ranks of the expert-parallel group. Collective; not a step: it
+ * allocates. Plans on different threads may do so at once.
  * @param expert_token_counts [E] sum over ranks of routed (token, k); may be NULL.
  * @param rank_row_counts     [ep] rows computed by each rank; may be NULL.
  * @param imbalance           max / mean of rank_row_counts, 1 without rows; may be NULL.

@@ -128,8 +128,16 @@ START_TEST(test_query_bad_arguments_are_refused)
     config.chunk_count     = 0;
     ck_refused(witan_layer_query(&group, 0, 2, &block.config, &config, &sizes), WITAN_E_ARGUMENT,
                "chunk_count");
-    config.chunk_count  = 1;
-    config.struct_bytes = 3;
+    config.chunk_count   = 1;
+    block.config.backend = NULL;
+    ck_refused(witan_layer_query(&group, 0, 2, &block.config, &config, &sizes), WITAN_E_ARGUMENT,
+               "backend");
+    block.config.backend     = "host";
+    block.config.kernel_tier = NULL;
+    ck_refused(witan_layer_query(&group, 0, 2, &block.config, &config, &sizes), WITAN_E_ARGUMENT,
+               "kernel_tier");
+    block.config.kernel_tier = "auto";
+    config.struct_bytes      = 3;
     ck_refused(witan_layer_query(&group, 0, 2, &block.config, &config, &sizes), WITAN_E_ARGUMENT,
                "struct_bytes");
 }
