@@ -218,7 +218,7 @@ static witan_status_t check_manifest(witan_plan_t *plan, wtn_round_t *round, int
     wtn_manifest_t       *header  = &round->headers[s];
     const wtn_wire_row_t *wire    = wire_rows(plan, round, s);
     int32_t               rank    = plan->expert_peers[s];
-    int64_t               last    = 0;
+    int64_t               last = 0, times = 0;
     uint64_t              left;
 
     if (request->bytes < sizeof(*header)) {
@@ -251,6 +251,13 @@ static witan_status_t check_manifest(witan_plan_t *plan, wtn_round_t *round, int
                              "dispatch: rank %" PRId32 " sent token %" PRId32 " to expert %" PRId32
                              " of %" PRId32,
                              rank, wire[i].token, wire[i].expert, plan->layer->layout.local_count);
+        }
+        times = i > 0 && wire[i].token == last ? times + 1 : 1;
+        if (times > plan->layer->layout.config.topk) {
+            return WTN_ERROR(WITAN_E_MISMATCH,
+                             "dispatch: rank %" PRId32 " sent token %" PRId32 " more than %" PRId32
+                             " times",
+                             rank, wire[i].token, plan->layer->layout.config.topk);
         }
         last = wire[i].token;
     }

@@ -461,9 +461,11 @@ START_TEST(test_forward_any_folding_is_accurate)
             if (world_size % (ep * tp) != 0) {
                 continue;
             }
-            run.ep = ep;
-            run.tp = tp;
-            result = run_world(&block, &run);
+            block.config.shared_inter_size = 11;
+            run.ep                         = ep;
+            run.tp                         = tp;
+            run.plan.combine               = (witan_combine_mode_t)_i;
+            result                         = run_world(&block, &run);
             assert_accurate(&block, &run, &result);
             result_free(&result);
         }
@@ -587,7 +589,7 @@ static Suite *make_suite(void)
     tcase_add_loop_test(tcase, test_import_odd_ids_equals_one_rank, 0, 3);
     tcase_add_loop_test(tcase, test_reduced_is_accurate_and_repeatable, 0, 3);
     tcase_add_loop_test(tcase, test_tensor_parallel_is_accurate_and_repeatable, 0, 3);
-    tcase_add_test(tcase, test_forward_any_folding_is_accurate);
+    tcase_add_loop_test(tcase, test_forward_any_folding_is_accurate, 0, 2); /* exact, reduced */
     tcase_add_test(tcase, test_forward_width_below_ranks_is_accurate);
     tcase_add_loop_test(tcase, test_forward_nan_stays_in_its_token, 0, 2);
     tcase_add_test(tcase, test_forward_repeated_gives_equal_bits);

@@ -311,7 +311,7 @@ END_TEST
 
 typedef struct lie {
     wtn_manifest_t header;
-    wtn_wire_row_t rows[2];
+    wtn_wire_row_t rows[K + 1];
 } lie_t;
 
 /* Rank 1 announces one thing and sends another: all others end the step at once. */
@@ -323,7 +323,8 @@ START_TEST(test_dispatch_message_unlike_its_announcement_is_refused)
                                         "rank 1 sent token 0 to expert 99",
                                         "rank 1 sent token 2 to expert 0",
                                         "rank 1 announced 8 bytes",
-                                        "rank 1 announced 2 tokens and 3 rows"};
+                                        "rank 1 announced 2 tokens and 3 rows",
+                                        "rank 1 sent token 1 more than 4 times"};
     static setup_t           setup;
     static uint16_t          tokens[2 * H];
     witan_plan_config_t      config;
@@ -331,14 +332,18 @@ START_TEST(test_dispatch_message_unlike_its_announcement_is_refused)
     wtn_request_t            requests[2 * RANKS_MAX] = {0};
     lie_t  lie   = {.header = {.magic = 0x4e544957u, .step = 1, .token_count = 2, .row_count = 2},
                     .rows   = {{.token = 0}, {.token = 1}}};
-    size_t bytes = _i == 5 ? 8 : sizeof(lie.header) + sizeof(lie.rows);
+    size_t rows  = _i == 7 ? K + 1 : 2;
+    size_t bytes = _i == 5 ? 8 : sizeof(lie.header) + rows * sizeof(lie.rows[0]);
     witan_status_t status;
 
     lie.header.token_count = _i == 1 ? TOKENS_MAX + 1 : 2;
     lie.header.step        = _i == 2 ? 7 : 1;
-    lie.header.row_count   = _i == 6 ? 3 : 2;
+    lie.header.row_count   = _i == 6 ? 3 : (int64_t)rows;
     lie.rows[0].expert     = _i == 3 ? 99 : 0;
     lie.rows[1].token      = _i == 4 ? 2 : 1;
+    for (int32_t i = 0; i <= K && _i == 7; i++) {
+        lie.rows[i].token = 1; /* the reduced sum has K places for a token */
+    }
     witan_plan_config_init(&config);
     config.token_count_max = TOKENS_MAX;
     setup_make(&setup, world_group(0, 1), &config);
@@ -379,7 +384,7 @@ static Suite *make_suite(void)
     tcase_set_timeout(tcase, 60);
     tcase_add_loop_test(tcase, test_stats_equal_closed_forms_and_messages, 0, 5);
     tcase_add_loop_test(tcase, test_forward_phases_add_up_to_its_time, 0, 2);
-    tcase_add_loop_test(tcase, test_dispatch_message_unlike_its_announcement_is_refused, 0, 7);
+    tcase_add_loop_test(tcase, test_dispatch_message_unlike_its_announcement_is_refused, 0, 8);
     suite_add_tcase(suite, tcase);
     return suite;
 }
