@@ -7,4 +7,4 @@ source "$(dirname "$0")/lib.sh"
 
 need "${packages_build[@]}"
 configure "$root/build" "$@"
-cmake --build "$root/build" --parallel "$jobs" --target witan witan_program >&2
+cmake --build "$root/build" --parallel "$jobs" --target witan_library witan_program >&2
