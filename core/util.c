@@ -1,4 +1,5 @@
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 
@@ -54,10 +55,15 @@ void *wtn_carve(wtn_carver_t *carver, size_t count, size_t size)
 uint64_t wtn_hash(uint64_t seed, const void *data, size_t bytes)
 {
     const unsigned char *byte = data;
-    uint64_t             hash = seed ^ 0xcbf29ce484222325u;
+    uint64_t             hash = seed ^ 0xcbf29ce484222325u, word;
 
-    for (size_t i = 0; i < bytes; i++) {
-        hash = (hash ^ byte[i]) * 0x100000001b3u;
+    for (; bytes >= sizeof(word); bytes -= sizeof(word), byte += sizeof(word)) {
+        memcpy(&word, byte, sizeof(word));
+        hash = (hash ^ word) * 0x100000001b3u;
+        hash ^= hash >> 32; /* a product carries upwards only */
+    }
+    for (; bytes > 0; bytes--, byte++) {
+        hash = (hash ^ *byte) * 0x100000001b3u;
     }
     return hash;
 }

@@ -35,6 +35,29 @@ static witan_status_t reporting_read(void *context, const witan_weight_slice_t *
     return status;
 }
 
+/* Weights that remember what was read of the tensors every rank reads alike. */
+typedef struct hashing {
+    witan_weights_t inner;
+    bool            whole_shared; /* shared experts are not sliced either */
+    uint64_t        hash;
+} hashing_t;
+
+static witan_status_t hashing_read(void *context, const witan_weight_slice_t *slice, void *out)
+{
+    hashing_t     *hashing = context;
+    witan_status_t status  = hashing->inner.read(hashing->inner.context, slice, out);
+    bool           sliced  = slice->weight == WITAN_WEIGHT_SHARED_GATE ||
+                  slice->weight == WITAN_WEIGHT_SHARED_UP ||
+                  slice->weight == WITAN_WEIGHT_SHARED_DOWN;
+
+    if (status == WITAN_OK && slice->expert < 0 && (hashing->whole_shared || !sliced)) {
+        hashing->hash = wtn_hash(hashing->hash, out,
+                                 (size_t)(slice->row_count * slice->col_count) *
+                                     witan_dtype_bytes(slice->dtype));
+    }
+    return status;
+}
+
 /* A [1, count] tensor as fp32, or NULL where the layer has none. */
 static witan_status_t read_vector(const witan_weights_t *weights, witan_weight_t weight,
                                   bool present, int64_t count, float **out)
@@ -99,6 +122,7 @@ static witan_status_t create(witan_layer_t **out, witan_group_t *group,
         .data_index      = group->data_index,
     };
     wtn_field_t    fields[WTN_FIELDS_MAX];
+    hashing_t      hashing;
     size_t         field_count = 0;
     witan_layer_t *layer       = NULL;
 
@@ -118,8 +142,10 @@ static witan_status_t create(witan_layer_t **out, witan_group_t *group,
         wtn_field_set(&fields[field_count++], "files (digest)", "%016" PRIx64, digest);
     }
     WTN_TRY(wtn_agree(&group->comm, "layer", status, fields, field_count));
-    status = pull_weights(layer, weights);
-    WTN_TRY(wtn_agree(&group->comm, "layer", status, NULL, 0));
+    hashing = (hashing_t){.inner = *weights, .whole_shared = group->tensor_parallel == 1};
+    status  = pull_weights(layer, &(witan_weights_t){.context = &hashing, .read = hashing_read});
+    wtn_field_set(&fields[0], "router and shared weights (hash)", "%016" PRIx64, hashing.hash);
+    WTN_TRY(wtn_agree(&group->comm, "layer", status, fields, 1));
     layer->index = group->layer_next++;
     *out         = layer;
     return WITAN_OK;

@@ -91,6 +91,21 @@ START_TEST(test_layer_unreadable_weights_on_one_rank_reach_all)
 }
 END_TEST
 
+START_TEST(test_layer_differing_router_or_shared_weights_are_refused)
+{
+    witan_group_t  *group   = world_group(0, 1);
+    block_t         block   = block_make(8, 2, 16, 8, WITAN_F32);
+    witan_weights_t weights = block_weights(&block);
+    witan_layer_t  *layer;
+
+    block.config.shared_inter_size = _i == 0 ? 0 : 24;
+    block.seed += is_last(); /* other files of the same shapes */
+    ck_status(witan_layer_create(&layer, group, &block.config, &weights), WITAN_E_MISMATCH);
+    ck_names("layer: router and shared weights (hash)");
+    witan_group_destroy(group);
+}
+END_TEST
+
 START_TEST(test_layer_bad_config_is_refused_by_field)
 {
     static const char *const names[] = {"topk",         "topk",    "hidden_size", "inter_size",
@@ -440,6 +455,7 @@ static Suite *make_suite(void)
     tcase_add_test(tcase, test_group_bad_config_on_one_rank_reaches_all);
     tcase_add_test(tcase, test_layer_differing_config_names_the_field);
     tcase_add_test(tcase, test_layer_unreadable_weights_on_one_rank_reach_all);
+    tcase_add_loop_test(tcase, test_layer_differing_router_or_shared_weights_are_refused, 0, 2);
     tcase_add_loop_test(tcase, test_layer_bad_config_is_refused_by_field, 0, 11);
     tcase_add_test(tcase, test_plan_differing_or_bad_config_is_refused_on_all_ranks);
     tcase_add_loop_test(tcase, test_forward_bad_argument_on_one_rank_reaches_all, 0, 2);
