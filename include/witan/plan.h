@@ -84,7 +84,7 @@ WITAN_API void witan_plan_destroy(witan_plan_t *plan);
 typedef struct witan_forward_args {
     size_t  struct_bytes;
     int64_t token_count; /**< T of this rank; 0 is allowed; equal over a tensor-parallel group */
-    const void *hidden;  /**< [T, H], layer dtype; must not overlap `output` */
+    const void *hidden;  /**< [T, H], layer dtype; read before `output` is written: may be it */
     void       *output;  /**< [T, H], layer dtype */
 } witan_forward_args_t;
 

@@ -255,6 +255,37 @@ START_TEST(test_forward_refused_alone_keeps_the_plan)
 }
 END_TEST
 
+START_TEST(test_forward_in_place_gives_equal_bits)
+{
+    block_t              block   = block_make(8, 2, 16, 8, WITAN_F32);
+    witan_weights_t      weights = block_weights(&block);
+    witan_group_t       *group   = self_group();
+    float               *hidden  = block_input(&block, 0, 30), out[30 * 16];
+    witan_forward_args_t args    = {.struct_bytes = sizeof(args),
+                                    .token_count  = 30,
+                                    .hidden       = hidden,
+                                    .output       = out};
+    witan_plan_config_t  config;
+    witan_layer_t       *layer;
+    witan_plan_t        *plan;
+
+    block.config.shared_inter_size = 8;
+    witan_plan_config_init(&config);
+    config.token_count_max      = 30;
+    config.pair_token_count_max = 7; /* several rounds read the input */
+    ck_ok(witan_layer_create(&layer, group, &block.config, &weights));
+    ck_ok(witan_plan_create(&plan, layer, &config));
+    ck_ok(witan_forward(plan, &args));
+    args.output = hidden;
+    ck_ok(witan_forward(plan, &args));
+    ck_assert_mem_eq(hidden, out, sizeof(out));
+    free(hidden);
+    witan_plan_destroy(plan);
+    witan_layer_destroy(layer);
+    witan_group_destroy(group);
+}
+END_TEST
+
 START_TEST(test_names_of_every_value_are_known)
 {
     ck_assert_str_eq(witan_status_name(WITAN_E_TIMEOUT), "WITAN_E_TIMEOUT");
@@ -347,6 +378,7 @@ int main(void)
     tcase_add_test(tcase, test_query_knows_the_threads_of_the_environment);
     tcase_add_test(tcase, test_null_pointers_are_refused);
     tcase_add_test(tcase, test_forward_refused_alone_keeps_the_plan);
+    tcase_add_test(tcase, test_forward_in_place_gives_equal_bits);
     tcase_add_test(tcase, test_names_of_every_value_are_known);
     tcase_add_test(tcase, test_last_error_is_one_line_whatever_it_names);
     tcase_add_test(tcase, test_environment_values_are_strict);
