@@ -13,7 +13,7 @@
 
 /* Rows of a contiguous block, and of one expert that are computed against a panel at a time.
  * Weights are read from memory once per segment: at 256 rows that is hidden. */
-#define WTN_BLOCK_ROWS   768
+#define WTN_BLOCK_ROWS   1536
 #define WTN_SEGMENT_ROWS 256
 
 /* Rows of an expert's slot in the masked executor, unless the caller's threshold is larger. */

@@ -12,6 +12,9 @@
  * longer what a pass waits for. */
 #define PREFETCH_TILES 3
 
+/* A thread takes one TAKE_SHARES-th of its share of the items left at a time. */
+#define TAKE_SHARES 2
+
 /* One call: pack, up GEMM and activation, down GEMM, block after block. */
 typedef struct ffn_run {
     const wtn_ffn_t      *ffn;
@@ -19,6 +22,7 @@ typedef struct ffn_run {
     wtn_executor_t        executor;
     char                 *x; /* packed rows of the block */
     char                 *h;
+    int64_t               next_pack, next_up, next_down; /* items of the block, taken by threads */
 } ffn_run_t;
 
 static size_t carve(ffn_run_t *run, void *base, const wtn_ffn_spec_t *spec,
@@ -172,39 +176,85 @@ static void poll(const wtn_ffn_args_t *args)
     }
 }
 
-/* The block laid out in run->executor. Guided: a thread walks neighbouring panels, whose weights
- * follow each other in memory, and the last pieces are small. */
-static void run_block(const ffn_run_t *run)
+/* Take the next run of items nobody has, [*begin, value); *begin when there is none. A run is a
+ * share of what is left: long ones, whose weights follow each other in memory, and single items at
+ * the end, when a thread that was held up would keep the others waiting. */
+static int64_t take(int64_t *next, int64_t count, int64_t *begin)
 {
-    const wtn_ffn_t       *ffn      = run->ffn;
-    const wtn_ffn_shape_t *s        = &ffn->shape;
-    const wtn_segment_t   *segments = run->executor.segments;
-    const int64_t          ups      = run->executor.segment_count * s->up_panels;
-    const int64_t          downs    = run->executor.segment_count * s->down_panels;
+    const int64_t shares = TAKE_SHARES * omp_get_num_threads();
+    int64_t       end;
 
-#pragma omp for schedule(dynamic)
-    for (int32_t t = 0; t < run->executor.tile_count; t++) {
-        pack_tile(run, &run->executor.tiles[t]);
-        poll(run->args);
+    *begin = __atomic_load_n(next, __ATOMIC_RELAXED);
+    do {
+        end = *begin + wtn_ceil_div(count - *begin, shares);
+    } while (*begin < count && !__atomic_compare_exchange_n(next, begin, end, true,
+                                                            __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+    return *begin < count ? end : *begin;
+}
+
+static void pack_rows(ffn_run_t *run)
+{
+    int64_t t, end;
+
+    while ((end = take(&run->next_pack, run->executor.tile_count, &t)) > t) {
+        for (; t < end; t++) {
+            pack_tile(run, &run->executor.tiles[t]);
+            poll(run->args);
+        }
     }
-#pragma omp for schedule(guided)
-    for (int64_t i = 0; i < ups; i++) {
-        int64_t next = wtn_min_i64(i + 1, ups - 1);
-        int64_t at   = segments[next / s->up_panels].expert * s->up_panels + next % s->up_panels;
+}
 
-        up_panel(run, &segments[i / s->up_panels], i % s->up_panels,
-                 ffn->up + (size_t)at * s->up_panel_bytes);
-        poll(run->args);
+static const char *panel_of(const ffn_run_t *run, int64_t item, int64_t panels, const char *weights,
+                            size_t panel_bytes)
+{
+    int64_t expert = run->executor.segments[item / panels].expert;
+
+    return weights + (size_t)(expert * panels + item % panels) * panel_bytes;
+}
+
+static void multiply_up(ffn_run_t *run)
+{
+    const wtn_ffn_shape_t *s     = &run->ffn->shape;
+    const int64_t          count = run->executor.segment_count * s->up_panels;
+    int64_t                i, end;
+
+    while ((end = take(&run->next_up, count, &i)) > i) {
+        for (; i < end; i++) {
+            up_panel(run, &run->executor.segments[i / s->up_panels], i % s->up_panels,
+                     panel_of(run, wtn_min_i64(i + 1, count - 1), s->up_panels, run->ffn->up,
+                              s->up_panel_bytes));
+            poll(run->args);
+        }
     }
-#pragma omp for schedule(guided)
-    for (int64_t i = 0; i < downs; i++) {
-        int64_t next = wtn_min_i64(i + 1, downs - 1);
-        int64_t at =
-            segments[next / s->down_panels].expert * s->down_panels + next % s->down_panels;
+}
 
-        down_panel(run, &segments[i / s->down_panels], i % s->down_panels,
-                   ffn->down + (size_t)at * s->down_panel_bytes);
-        poll(run->args);
+static void multiply_down(ffn_run_t *run)
+{
+    const wtn_ffn_shape_t *s     = &run->ffn->shape;
+    const int64_t          count = run->executor.segment_count * s->down_panels;
+    int64_t                i, end;
+
+    while ((end = take(&run->next_down, count, &i)) > i) {
+        for (; i < end; i++) {
+            down_panel(run, &run->executor.segments[i / s->down_panels], i % s->down_panels,
+                       panel_of(run, wtn_min_i64(i + 1, count - 1), s->down_panels, run->ffn->down,
+                                s->down_panel_bytes));
+            poll(run->args);
+        }
+    }
+}
+
+/* The block laid out in run->executor. */
+static void run_block(ffn_run_t *run, int32_t threads)
+{
+    run->next_pack = run->next_up = run->next_down = 0;
+#pragma omp parallel num_threads(threads)
+    {
+        pack_rows(run);
+#pragma omp barrier
+        multiply_up(run);
+#pragma omp barrier
+        multiply_down(run);
     }
 }
 
@@ -234,8 +284,7 @@ witan_status_t wtn_host_ffn_run(const wtn_ffn_t *ffn, wtn_ffn_args_t *args)
         args->expert_row_counts[e] = run.executor.row_counts[e];
     }
     while (wtn_executor_next(&run.executor)) {
-#pragma omp parallel num_threads(threads)
-        run_block(&run);
+        run_block(&run, threads);
     }
     return WITAN_OK;
 

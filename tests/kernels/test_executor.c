@@ -90,9 +90,20 @@ START_TEST(test_executor_layouts_hold_every_row_once)
         int32_t experts;
         int64_t rows;
         int32_t skew; /* experts used */
-    } cases[] = {{1, 0, 1},      {1, 1, 1},        {1, 767, 1},     {1, 768, 1},  {1, 769, 1},
-                 {1, 5000, 1},   {3, 1000, 3},     {3, 2500, 1},    {8, 2048, 8}, {256, 40, 256},
-                 {300, 900, 20}, {300, 3000, 300}, {300, 768, 300}, {0, 0, 0}};
+    } cases[] = {{1, 0, 1},
+                 {1, 1, 1},
+                 {1, WTN_BLOCK_ROWS - 1, 1},
+                 {1, WTN_BLOCK_ROWS, 1},
+                 {1, WTN_BLOCK_ROWS + 1, 1},
+                 {1, 5000, 1},
+                 {3, 1000, 3},
+                 {3, 2500, 1},
+                 {8, 2048, 8},
+                 {256, 40, 256},
+                 {300, 900, 20},
+                 {300, 6000, 300},
+                 {300, WTN_BLOCK_ROWS, 300},
+                 {0, 0, 0}};
 
     for (size_t c = 0; c < WTN_COUNT_OF(cases); c++) {
         for (int32_t tile_rows = 4; tile_rows <= 12; tile_rows += 2) {

@@ -306,7 +306,7 @@ END_TEST
 
 START_TEST(test_ffn_many_blocks_match_single_rows)
 {
-    const shape_t shape = {24, 16, 3, 2500}; /* several blocks, segments that end inside them */
+    const shape_t shape = {24, 16, 3, 5000}; /* several blocks, segments that end inside them */
 
     FOR_EACH_TIER(tier)
     {
