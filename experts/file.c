@@ -1,6 +1,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -11,6 +14,8 @@
 
 /* Linux transfers at most this much per call. */
 #define READ_BYTES_MAX ((size_t)0x7ffff000)
+
+#define LINKS_MAX 40 /* as Linux follows */
 
 const char *wtn_file_type(unsigned mode)
 {
@@ -118,4 +123,79 @@ fail:
         (void)close(fd);
     }
     return status;
+}
+
+static witan_status_t target_error(const char *path, const char *verb, int code)
+{
+    return WTN_ERROR(WITAN_E_IO, "%s: cannot be %s: %s", path, verb, strerror(code));
+}
+
+/* `name` as seen from the folder of `path`; false if it is too long. */
+static bool beside(const char *path, const char *name, char joined[PATH_MAX])
+{
+    const char *slash  = strrchr(path, '/');
+    int         folder = slash == NULL || *name == '/' ? 0 : (int)(slash - path) + 1;
+    int         length = snprintf(joined, PATH_MAX, "%.*s%s", folder, path, name);
+
+    return length >= 0 && length < PATH_MAX;
+}
+
+/* The end of a chain of links, whether or not there is a file. 0, or the errno. */
+static int follow_links(const char *path, char end[PATH_MAX])
+{
+    char name[PATH_MAX], next[PATH_MAX];
+
+    if (!beside("", path, end)) {
+        return ENAMETOOLONG;
+    }
+    for (int i = 0; i < LINKS_MAX; i++) {
+        ssize_t bytes = readlink(end, name, sizeof(name) - 1);
+
+        if (bytes < 0) { /* no link: a file, or nothing */
+            return errno == EINVAL || errno == ENOENT ? 0 : errno;
+        }
+        name[bytes] = '\0';
+        if (!beside(end, name, next)) {
+            return ENAMETOOLONG;
+        }
+        memcpy(end, next, sizeof(next));
+    }
+    return ELOOP;
+}
+
+witan_status_t wtn_file_target(const char *path, char **target)
+{
+    char        end[PATH_MAX], folder[PATH_MAX], real[PATH_MAX];
+    struct stat info;
+    size_t      length = strlen(path);
+    bool        found  = stat(path, &info) == 0;
+    int         code   = found ? 0 : errno;
+    const char *name;
+
+    *target = NULL;
+    if (length == 0 || path[length - 1] == '/') {
+        return WTN_ERROR(WITAN_E_IO, "%s: expected the name of a file, found '%s'", path, path);
+    }
+    if (!found && code != ENOENT) {
+        return target_error(path, "written", code);
+    }
+    if (found && !S_ISREG(info.st_mode)) {
+        return WTN_ERROR(WITAN_E_IO, "%s: expected a regular file or none, found %s", path,
+                         wtn_file_type(info.st_mode));
+    }
+    code = follow_links(path, end);
+    name = code != 0 ? NULL : strrchr(end, '/') != NULL ? strrchr(end, '/') + 1 : end;
+    if (code != 0 || !beside(end, ".", folder)) {
+        return target_error(path, "written", code != 0 ? code : ENAMETOOLONG);
+    }
+    if (realpath(folder, real) == NULL || access(real, W_OK | X_OK) != 0) {
+        return target_error(path, "created", errno);
+    }
+    length  = strlen(real) + strlen(name) + 2;
+    *target = malloc(length);
+    if (*target == NULL) {
+        return WTN_ERROR(WITAN_E_MEMORY, "%s: %zu bytes", path, length);
+    }
+    (void)snprintf(*target, length, "%s/%s", strcmp(real, "/") == 0 ? "" : real, name);
+    return WITAN_OK;
 }

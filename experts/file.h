@@ -18,6 +18,11 @@ witan_status_t wtn_file_read(int fd, const char *path, const char *what, uint64_
  * WITAN_E_FORMAT. */
 witan_status_t wtn_file_load(const char *path, uint64_t bytes_max, char **data, size_t *bytes);
 
+/* Where a write to `path` lands: its links followed, also to a file that is not there yet. Only
+ * nothing or a regular file may be replaced, in a folder that can be written in: else WITAN_E_IO.
+ * *target is the caller's to free. */
+witan_status_t wtn_file_target(const char *path, char **target);
+
 /* What a path is, for messages: "a folder", "a socket" and so on. */
 const char *wtn_file_type(unsigned mode);
 

@@ -21,9 +21,10 @@
 
 struct wtn_st_writer {
     int      fd;
-    char    *path;
-    char    *folder;
-    char    *temporary; /* beside path; a file of that name exists only if has_temporary */
+    char    *path;      /* as the caller says it, for messages */
+    char    *target;    /* the file it leads to */
+    char    *folder;    /* of the target */
+    char    *temporary; /* beside the target; a file of that name exists only if has_temporary */
     bool     has_temporary;
     uint64_t bytes_left;
 };
@@ -190,13 +191,16 @@ static witan_status_t write_all(const wtn_st_writer_t *writer, const void *data,
 static witan_status_t make_names(wtn_st_writer_t *writer, const char *path)
 {
     static atomic_uint serial;
-    const char        *slash = strrchr(path, '/');
-    size_t             bytes = strlen(path) + 64;
+    witan_status_t     status = wtn_file_target(path, &writer->target);
+    size_t             bytes, folder_bytes;
 
+    if (status != WITAN_OK) {
+        return status;
+    }
+    bytes             = strlen(writer->target) + 64;
+    folder_bytes      = (size_t)(strrchr(writer->target, '/') - writer->target);
     writer->path      = strdup(path);
-    writer->folder    = slash == NULL   ? strdup(".")
-                        : slash == path ? strdup("/")
-                                        : strndup(path, (size_t)(slash - path));
+    writer->folder    = strndup(writer->target, folder_bytes == 0 ? 1 : folder_bytes);
     writer->temporary = malloc(bytes);
     if (writer->path == NULL || writer->folder == NULL || writer->temporary == NULL) {
         return WTN_ERROR(WITAN_E_MEMORY, "%s: names", path);
@@ -206,25 +210,14 @@ static witan_status_t make_names(wtn_st_writer_t *writer, const char *path)
     return WITAN_OK;
 }
 
-/* Only nothing or a regular file may be replaced: a rename would put a file in a device's place. */
-static witan_status_t check_target(const char *path)
+/* What stood at the target when it was found may have been replaced since. */
+static witan_status_t check_target(const wtn_st_writer_t *writer)
 {
-    struct stat info;
-    size_t      length = strlen(path);
+    char          *target;
+    witan_status_t status = wtn_file_target(writer->target, &target);
 
-    if (length == 0 || path[length - 1] == '/') {
-        return WTN_ERROR(WITAN_E_IO, "%s: expected the name of a file, found '%s'", path, path);
-    }
-    if (stat(path, &info) != 0) {
-        return errno == ENOENT
-                   ? WITAN_OK
-                   : WTN_ERROR(WITAN_E_IO, "%s: cannot be written: %s", path, strerror(errno));
-    }
-    if (!S_ISREG(info.st_mode)) {
-        return WTN_ERROR(WITAN_E_IO, "%s: expected a regular file or none, found %s", path,
-                         wtn_file_type(info.st_mode));
-    }
-    return WITAN_OK;
+    free(target);
+    return status;
 }
 
 static witan_status_t open_file(wtn_st_writer_t *writer)
@@ -261,7 +254,6 @@ witan_status_t wtn_st_writer_open(wtn_st_writer_t **out, const char *path,
     WTN_TRY(make_names(writer, path));
     WTN_TRY(make_header(path, tensors, count, &header, &writer->bytes_left));
     WTN_TRY(check_header(path, &header, writer->bytes_left));
-    WTN_TRY(check_target(path));
     WTN_TRY(open_file(writer));
     WTN_TRY(write_all(writer, header.data, header.bytes));
     free(header.data);
@@ -331,8 +323,8 @@ witan_status_t wtn_st_writer_commit(wtn_st_writer_t *writer)
         goto fail;
     }
     WTN_TRY(name_file(writer));
-    WTN_TRY(check_target(writer->path));
-    if (rename(writer->temporary, writer->path) != 0) {
+    WTN_TRY(check_target(writer));
+    if (rename(writer->temporary, writer->target) != 0) {
         status = write_error(writer, "named");
         goto fail;
     }
@@ -356,6 +348,7 @@ void wtn_st_writer_abort(wtn_st_writer_t *writer)
         (void)close(writer->fd);
     }
     free(writer->path);
+    free(writer->target);
     free(writer->folder);
     free(writer->temporary);
     free(writer);

@@ -97,10 +97,11 @@ size_t wtn_bench_read_bytes(void);
 /* {"schema": "witan.bench.<name>/1", version, machine, "shape": ...}; NULL without memory. */
 json_t *wtn_bench_json_begin(const char *name, const witan_layer_config_t *config);
 
-/* Can the file be made? Said before the work starts. */
-witan_status_t wtn_bench_json_probe(const char *path);
+/* May the file of --json, if given, be made or replaced? Said before the work starts. Collective.
+ */
+witan_status_t wtn_bench_json_probe(wtn_session_t *session, const wtn_bench_options_t *options);
 
-/* Write to a temporary file beside it, then rename. */
+/* Write to a temporary file beside the target, then rename. */
 witan_status_t wtn_bench_json_write(const char *path, const json_t *root);
 
 #endif

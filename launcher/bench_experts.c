@@ -322,9 +322,7 @@ static witan_status_t run_bench(wtn_session_t *session, experts_t *experts)
                            session->size);
     }
     WTN_TRY(wtn_session_agree_usage(session, status));
-    if (options->bench.json != NULL) {
-        WTN_TRY(wtn_bench_json_probe(options->bench.json));
-    }
+    WTN_TRY(wtn_bench_json_probe(session, &options->bench));
     experts->results = json_array();
     WTN_TRY(wtn_bench_model_open(&experts->model, &options->bench, &options->session));
     WTN_TRY(make_experts(experts, session));

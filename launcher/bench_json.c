@@ -5,11 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/error.h"
+#include "experts/file.h"
 #include "launcher/bench.h"
+#include "launcher/paths.h"
 #include "topology/topology.h"
 
 json_t *wtn_bench_json_begin(const char *name, const witan_layer_config_t *config)
@@ -32,32 +33,22 @@ json_t *wtn_bench_json_begin(const char *name, const witan_layer_config_t *confi
         witan_dtype_name(config->dtype));
 }
 
-/* The folder of `path`, or "." */
-static void folder_of(const char *path, char folder[PATH_MAX])
+witan_status_t wtn_bench_json_probe(wtn_session_t *session, const wtn_bench_options_t *options)
 {
-    const char *slash = strrchr(path, '/');
-    size_t      bytes = slash == NULL ? 0 : (size_t)(slash - path);
+    const wtn_named_path_t json   = {"--json", options->json};
+    const wtn_named_path_t input  = {NULL, NULL};
+    char                  *target = NULL;
+    bool                   mine   = options->json != NULL && session->rank == 0;
+    witan_status_t         status;
 
-    if (slash == NULL || bytes >= PATH_MAX) {
-        (void)snprintf(folder, PATH_MAX, ".");
-    } else {
-        (void)snprintf(folder, PATH_MAX, "%.*s", bytes == 0 ? 1 : (int)bytes, path);
-    }
-}
+    status = mine ? wtn_paths_check(&json, 1, &input, options->model) : WITAN_OK;
+    WTN_TRY(wtn_session_agree_usage(session, status));
+    status = mine ? wtn_file_target(options->json, &target) : WITAN_OK;
+    free(target);
+    return wtn_session_agree(session, status);
 
-witan_status_t wtn_bench_json_probe(const char *path)
-{
-    char        folder[PATH_MAX];
-    struct stat status;
-
-    folder_of(path, folder);
-    if (access(folder, W_OK | X_OK) != 0) {
-        return WTN_ERROR(WITAN_E_IO, "%s: %s: %s", path, folder, strerror(errno));
-    }
-    if (stat(path, &status) == 0 && S_ISDIR(status.st_mode)) {
-        return WTN_ERROR(WITAN_E_IO, "%s: expected a file, found a directory", path);
-    }
-    return WITAN_OK;
+fail:
+    return status;
 }
 
 static bool write_all(int fd, const char *text, size_t bytes)
@@ -77,32 +68,47 @@ static bool write_all(int fd, const char *text, size_t bytes)
     return true;
 }
 
-witan_status_t wtn_bench_json_write(const char *path, const json_t *root)
+/* `temporary` is a file that this call may make, and does not leave. */
+static witan_status_t write_text(const char *path, const char *target, const char *temporary,
+                                 const char *text)
 {
-    char  temporary[PATH_MAX];
-    char *text;
-    bool  written;
-    int   fd, used;
+    int  fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    bool written;
 
-    used = snprintf(temporary, sizeof(temporary), "%s.%ld.tmp", path, (long)getpid());
-    text = root == NULL ? NULL : json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
-    if (text == NULL || used < 0 || (size_t)used >= sizeof(temporary)) {
-        free(text);
-        return WTN_ERROR(WITAN_E_MEMORY, "%s: the JSON text could not be made", path);
-    }
-    fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd < 0) {
-        free(text);
-        return WTN_ERROR(WITAN_E_IO, "%s: %s", path, strerror(errno));
+        return WTN_ERROR(WITAN_E_IO, "%s: cannot be created: %s", path, strerror(errno));
     }
     written = write_all(fd, text, strlen(text)) && write_all(fd, "\n", 1) && fsync(fd) == 0;
     written = close(fd) == 0 && written;
-    free(text);
-    if (!written || rename(temporary, path) != 0) {
+    if (!written || rename(temporary, target) != 0) {
         int code = errno;
 
         (void)unlink(temporary);
-        return WTN_ERROR(WITAN_E_IO, "%s: %s", path, strerror(code));
+        return WTN_ERROR(WITAN_E_IO, "%s: cannot be written: %s", path, strerror(code));
     }
     return WITAN_OK;
+}
+
+witan_status_t wtn_bench_json_write(const char *path, const json_t *root)
+{
+    char          *text = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+    char          *target;
+    char           temporary[PATH_MAX];
+    int            used;
+    witan_status_t status;
+
+    WTN_TRY(wtn_file_target(path, &target));
+    used = snprintf(temporary, sizeof(temporary), "%s.%ld.tmp", target, (long)getpid());
+    if (text == NULL) {
+        status = WTN_ERROR(WITAN_E_MEMORY, "%s: the JSON text", path);
+    } else if (used < 0 || (size_t)used >= sizeof(temporary)) {
+        status = WTN_ERROR(WITAN_E_IO, "%s: the path is too long", path);
+    } else {
+        status = write_text(path, target, temporary, text);
+    }
+
+fail:
+    free(target);
+    free(text);
+    return status;
 }

@@ -373,10 +373,8 @@ static witan_status_t make_layer(bench_t *bench)
     const layer_options_t *options = bench->options;
     witan_status_t         status;
 
+    WTN_TRY(wtn_bench_json_probe(bench->session, &options->bench));
     status = wtn_bench_model_open(&bench->model, &options->bench, &options->session);
-    if (status == WITAN_OK && options->bench.json != NULL && bench->session->rank == 0) {
-        status = wtn_bench_json_probe(options->bench.json);
-    }
     WTN_TRY(wtn_session_agree(bench->session, status));
     if (options->bench.model != NULL) {
         status = wtn_load_layer(bench->session, &options->session, options->bench.model,

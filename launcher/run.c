@@ -11,6 +11,7 @@
 #include "launcher/commands.h"
 #include "launcher/job.h"
 #include "launcher/load.h"
+#include "launcher/paths.h"
 #include "launcher/tokens.h"
 
 typedef struct run_options {
@@ -80,6 +81,15 @@ static witan_status_t open_routing(run_t *run)
         return WTN_ERROR(WITAN_E_MEMORY, "routing of %" PRId64 " tokens", run->tokens.count);
     }
     return wtn_st_writer_open(&run->routing, run->options->routing_out, tensors, 2);
+}
+
+static witan_status_t check_paths(const run_options_t *options)
+{
+    const wtn_named_path_t input     = {"--input", options->input};
+    const wtn_named_path_t outputs[] = {{"--output", options->output},
+                                        {"--routing-out", options->routing_out}};
+
+    return wtn_paths_check(outputs, WTN_COUNT_OF(outputs), &input, options->model);
 }
 
 /* All that can be wrong with the files shows before any weight is read. */
@@ -185,7 +195,9 @@ static witan_status_t run_layer(wtn_session_t *session, run_t *run)
     witan_status_t       status;
 
     session->phase = "input";
-    status         = session->rank == 0 ? open_files(run) : WITAN_OK;
+    status         = session->rank == 0 ? check_paths(options) : WITAN_OK;
+    WTN_TRY(wtn_session_agree_usage(session, status));
+    status = session->rank == 0 ? open_files(run) : WITAN_OK;
     WTN_TRY(wtn_session_agree(session, status));
     job.token_count = run->tokens.count;
     WTN_TRY(wtn_session_share(session, &job.token_count, sizeof(job.token_count)));
@@ -200,15 +212,6 @@ static witan_status_t run_layer(wtn_session_t *session, run_t *run)
 fail:
     witan_layer_destroy(job.layer);
     return status;
-}
-
-static witan_status_t check_options(const run_options_t *options)
-{
-    if (options->routing_out != NULL && strcmp(options->routing_out, options->output) == 0) {
-        return WTN_ERROR(WITAN_E_ARGUMENT, "--output and --routing-out name the same file '%s'",
-                         options->output);
-    }
-    return WITAN_OK;
 }
 
 int wtn_cmd_run(int argc, char **argv)
@@ -238,9 +241,6 @@ int wtn_cmd_run(int argc, char **argv)
     if (help) {
         wtn_options_help(&command);
         return 0;
-    }
-    if (status == WITAN_OK) {
-        status = check_options(&options);
     }
     status = wtn_session_begin(&session, &command, &options.session, status);
     if (status == WITAN_OK) {
