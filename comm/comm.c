@@ -98,6 +98,17 @@ static void name_missing(const wtn_comm_t *comm, const wtn_request_t *requests, 
     }
 }
 
+/* The deadline, or a time-out after the last beat. */
+static uint64_t put_off(const wtn_comm_t *comm, uint64_t deadline_ns, const wtn_watch_t *watch)
+{
+    uint64_t heard_ns = watch == NULL ? 0 : wtn_watch_heard_ns(watch);
+    uint64_t later_ns = heard_ns == 0 || comm->timeout_ns > UINT64_MAX - heard_ns
+                            ? deadline_ns
+                            : heard_ns + comm->timeout_ns;
+
+    return later_ns > deadline_ns ? later_ns : deadline_ns;
+}
+
 witan_status_t wtn_wait(wtn_comm_t *comm, wtn_request_t *requests, size_t count, const char *phase,
                         uint64_t deadline_ns, wtn_watch_t *watch)
 {
@@ -121,7 +132,7 @@ witan_status_t wtn_wait(wtn_comm_t *comm, wtn_request_t *requests, size_t count,
                 return status;
             }
         }
-        if (wtn_now_ns() >= deadline_ns) {
+        if (wtn_now_ns() >= put_off(comm, deadline_ns, watch)) {
             break;
         }
         (void)
@@ -210,7 +221,8 @@ witan_status_t wtn_allgather_on(wtn_comm_t *comm, int32_t channel, const void *m
     }
     memcpy(blocks + (size_t)comm->rank * bytes, mine, bytes);
     WTN_TRY(gather_posts(comm, channel, bytes, requests, blocks));
-    WTN_TRY(wtn_wait(comm, requests, 2 * size, phase, wtn_deadline(comm), NULL));
+    WTN_TRY(wtn_wait(comm, requests, 2 * size, phase, wtn_deadline(comm),
+                     channel == 0 ? comm->beats : NULL));
     memcpy(all, blocks, total);
 
 fail:

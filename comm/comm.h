@@ -67,6 +67,7 @@ struct wtn_comm {
     atomic_bool            broken;       /* a wait failed: messages may be left over */
     bool                   out_of_step;  /* a gather on channel 0 failed: later ones would mix */
     void                  *state;        /* the transport's own */
+    struct wtn_watch      *beats; /* while a layer loads: gathers on channel 0 wait for who beats */
 };
 
 /* Start sending `bytes` at `data`; the memory must stay until the request completes. */
@@ -88,11 +89,16 @@ witan_status_t           wtn_watch_open(wtn_watch_t **out, wtn_comm_t *comm, int
 /* Tell all peers `status` and the last error's text. Never waits long: undeliverable notices are
  * dropped. */
 void wtn_watch_raise(wtn_watch_t *watch, witan_status_t status);
-/* WITAN_E_PEER "rank 2: <text>" if a notice is there. */
+/* WITAN_E_PEER "rank 2: <text>" if a notice is there; takes in beats. */
 witan_status_t wtn_watch_check(wtn_watch_t *watch);
-void           wtn_watch_close(wtn_watch_t *watch); /* NULL is allowed */
+/* Tell all peers that this rank is still at work, several times per time-out at most. */
+void wtn_watch_beat(wtn_watch_t *watch);
+/* When the last beat of any peer was taken in; 0: none. */
+uint64_t wtn_watch_heard_ns(const wtn_watch_t *watch);
+void     wtn_watch_close(wtn_watch_t *watch); /* NULL is allowed */
 
-/* Wait for all until the deadline (wtn_now_ns clock) or a notice on `watch` (may be NULL). On
+/* Wait for all until the deadline (wtn_now_ns clock) or a notice on `watch` (may be NULL); a beat
+ * there puts the deadline off to a time-out from then. On
  * time-out: WITAN_E_TIMEOUT, text "<phase>: not heard from ranks 2, 5 within 60 s". After any
  * failure comm->broken is set and the requests must be cancelled. `phase` is a static string. */
 witan_status_t wtn_wait(wtn_comm_t *comm, wtn_request_t *requests, size_t count, const char *phase,

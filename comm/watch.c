@@ -1,4 +1,5 @@
-/* Fault notices: how a rank that gives up a step tells its peers, whatever they wait for. */
+/* Notices: how a rank that gives up a step tells its peers, whatever they wait for, and how one
+ * that is long at work says that it still is. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -6,10 +7,11 @@
 #include "core/error.h"
 #include "core/util.h"
 
-#define RAISE_TIMEOUT_NS 1000000000u /* a peer that takes no notice for this long gets none */
+#define BEATS_PER_TIMEOUT 8
+#define RAISE_TIMEOUT_NS  1000000000u /* a peer that takes no notice for this long gets none */
 
 typedef struct notice {
-    int32_t status;
+    int32_t status; /* WITAN_OK: a beat, no fault */
     int32_t unused;
     char    text[WTN_ERROR_TEXT_BYTES];
 } notice_t;
@@ -22,6 +24,9 @@ struct wtn_watch {
     notice_t      *notices;  /* [peer_count] */
     wtn_request_t *sends;    /* [peer_count], for raise */
     notice_t       mine;
+    notice_t       beat;     /* never changes: a late send may still read it */
+    uint64_t       beat_ns;  /* of the last beat sent */
+    uint64_t       heard_ns; /* of the last beat received */
     bool           raised;
 };
 
@@ -95,13 +100,46 @@ witan_status_t wtn_watch_check(wtn_watch_t *watch)
         return WITAN_OK; /* a broken transport shows in the wait itself */
     }
     for (int32_t i = 0; i < watch->peer_count; i++) {
-        if (!watch->requests[i].active) {
+        wtn_request_t *request = &watch->requests[i];
+
+        if (request->active) {
+            continue;
+        }
+        if (watch->notices[i].status != WITAN_OK) {
             watch->notices[i].text[WTN_ERROR_TEXT_BYTES - 1] = '\0';
-            return WTN_ERROR(WITAN_E_PEER, "rank %d: %.480s", (int)watch->requests[i].peer,
+            return WTN_ERROR(WITAN_E_PEER, "rank %d: %.480s", (int)request->peer,
                              watch->notices[i].text);
+        }
+        watch->heard_ns = wtn_now_ns();
+        if (wtn_recv_post(watch->comm, request, request->peer, watch->channel, WTN_TAG_FAULT,
+                          &watch->notices[i], sizeof(notice_t), true) != WITAN_OK) {
+            return WITAN_OK; /* as above */
         }
     }
     return WITAN_OK;
+}
+
+void wtn_watch_beat(wtn_watch_t *watch)
+{
+    uint64_t now = wtn_now_ns();
+    bool     done;
+
+    if (watch->raised || now - watch->beat_ns < watch->comm->timeout_ns / BEATS_PER_TIMEOUT ||
+        wtn_progress(watch->comm, watch->sends, (size_t)watch->peer_count, &done) != WITAN_OK) {
+        return;
+    }
+    watch->beat_ns = now;
+    for (int32_t i = 0; i < watch->peer_count; i++) {
+        if (!watch->sends[i].active) {
+            (void)wtn_send_post(watch->comm, &watch->sends[i], watch->requests[i].peer,
+                                watch->channel, WTN_TAG_FAULT, &watch->beat, sizeof(watch->beat));
+        }
+    }
+}
+
+uint64_t wtn_watch_heard_ns(const wtn_watch_t *watch)
+{
+    return watch->heard_ns;
 }
 
 void wtn_watch_close(wtn_watch_t *watch)
@@ -117,7 +155,7 @@ void wtn_watch_close(wtn_watch_t *watch)
     free(watch->requests);
     free(watch->sends);
     if (left > 0) {
-        return; /* the notices stay: a late peer may still read or write one */
+        return; /* notices and beat stay: a late peer may still read or write one */
     }
     free(watch->notices);
     free(watch);

@@ -35,9 +35,11 @@ static witan_status_t reporting_read(void *context, const witan_weight_slice_t *
     return status;
 }
 
-/* Weights that remember what was read of the tensors every rank reads alike. */
+/* Weights that remember what was read of the tensors every rank reads alike, and let the peers know
+ * that this rank is still reading: it may hold more, or from a slower disk, than they. */
 typedef struct hashing {
     witan_weights_t inner;
+    wtn_watch_t    *beats;
     bool            whole_shared; /* shared experts are not sliced either */
     uint64_t        hash;
 } hashing_t;
@@ -50,6 +52,7 @@ static witan_status_t hashing_read(void *context, const witan_weight_slice_t *sl
                   slice->weight == WITAN_WEIGHT_SHARED_UP ||
                   slice->weight == WITAN_WEIGHT_SHARED_DOWN;
 
+    wtn_watch_beat(hashing->beats);
     if (status == WITAN_OK && slice->expert < 0 && (hashing->whole_shared || !sliced)) {
         hashing->hash = wtn_hash(hashing->hash, out,
                                  (size_t)(slice->row_count * slice->col_count) *
@@ -107,6 +110,44 @@ fail:
     return status;
 }
 
+/* A watch over all ranks, for beats. */
+static witan_status_t open_beats(wtn_comm_t *comm, wtn_watch_t **beats)
+{
+    int32_t        channel = comm->channel_next++;
+    int32_t       *peers   = calloc((size_t)comm->size, sizeof(*peers));
+    witan_status_t status;
+
+    *beats = NULL;
+    if (peers == NULL) {
+        return WTN_ERROR(WITAN_E_MEMORY, "layer: %" PRId32 " peers", comm->size);
+    }
+    for (int32_t rank = 0; rank < comm->size; rank++) {
+        peers[rank] = rank;
+    }
+    status = wtn_watch_open(beats, comm, channel, peers, comm->size);
+    free(peers);
+    return status;
+}
+
+/* Read and pack, then agree with all that it went well. */
+static witan_status_t load_weights(witan_layer_t *layer, const witan_weights_t *weights)
+{
+    wtn_comm_t *comm    = &layer->group->comm;
+    hashing_t   hashing = {.inner = *weights, .whole_shared = layer->group->tensor_parallel == 1};
+    wtn_field_t field;
+    witan_status_t status = open_beats(comm, &hashing.beats);
+
+    if (status == WITAN_OK) {
+        status = pull_weights(layer, &(witan_weights_t){.context = &hashing, .read = hashing_read});
+    }
+    wtn_field_set(&field, "router and shared weights (hash)", "%016" PRIx64, hashing.hash);
+    comm->beats = hashing.beats;
+    status      = wtn_agree(comm, "layer", status, &field, 1);
+    comm->beats = NULL;
+    wtn_watch_close(hashing.beats);
+    return status;
+}
+
 /* What witan_layer_create and witan_layer_load share. `status` is how far the caller got; with a
  * failure the rank still takes part until all know. Collective. */
 static witan_status_t create(witan_layer_t **out, witan_group_t *group,
@@ -122,7 +163,6 @@ static witan_status_t create(witan_layer_t **out, witan_group_t *group,
         .data_index      = group->data_index,
     };
     wtn_field_t    fields[WTN_FIELDS_MAX];
-    hashing_t      hashing;
     size_t         field_count = 0;
     witan_layer_t *layer       = NULL;
 
@@ -142,10 +182,7 @@ static witan_status_t create(witan_layer_t **out, witan_group_t *group,
         wtn_field_set(&fields[field_count++], "files (digest)", "%016" PRIx64, digest);
     }
     WTN_TRY(wtn_agree(&group->comm, "layer", status, fields, field_count));
-    hashing = (hashing_t){.inner = *weights, .whole_shared = group->tensor_parallel == 1};
-    status  = pull_weights(layer, &(witan_weights_t){.context = &hashing, .read = hashing_read});
-    wtn_field_set(&fields[0], "router and shared weights (hash)", "%016" PRIx64, hashing.hash);
-    WTN_TRY(wtn_agree(&group->comm, "layer", status, fields, 1));
+    WTN_TRY(load_weights(layer, weights));
     layer->index = group->layer_next++;
     *out         = layer;
     return WITAN_OK;

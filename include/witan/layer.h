@@ -155,8 +155,8 @@ WITAN_API witan_status_t witan_error_set(witan_status_t status, const char *form
     ;
 
 /**
- * Build a layer from a caller's own weights. Collective. Ranks that have read theirs wait for the
- * others, at most for the group's deadline.
+ * Build a layer from a caller's own weights. Collective. Ranks that have read theirs wait for
+ * the others, as long as these get on with reading; the group's deadline is for one that does not.
  *
  * @param config  equal on all ranks.
  * @param weights read during the call only; the layer holds its own packed copy of what it owns.

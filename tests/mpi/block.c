@@ -1,5 +1,6 @@
 #include <math.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "block.h"
 #include "core/half.h"
@@ -68,6 +69,9 @@ static witan_status_t read_block(void *context, const witan_weight_slice_t *slic
         slice->weight == WITAN_WEIGHT_ROUTER ? block->config.router_dtype : block->config.dtype;
     float rounded; /* room for any dtype */
 
+    if (block->slow_us > 0) {
+        (void)usleep((useconds_t)block->slow_us);
+    }
     if (slice->expert >= 0 && slice->expert == block->fail_expert) {
         return witan_error_set(WITAN_E_IO, "block: expert %d can not be read", (int)slice->expert);
     }

@@ -9,6 +9,7 @@ typedef struct block {
     witan_layer_config_t config;
     uint64_t             seed;
     bool                 identity;    /* up and down are unit matrices */
+    int64_t              slow_us;     /* every read takes that long */
     int32_t              fail_expert; /* reading this expert fails; -1: none */
 } block_t;
 

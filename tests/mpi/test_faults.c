@@ -444,6 +444,40 @@ START_TEST(test_forward_silent_rank_times_out_naming_it)
 }
 END_TEST
 
+/* Ranks that are done wait for one that reads on, beyond the deadline; not for one that stands
+ * still. */
+START_TEST(test_layer_slow_reader_is_waited_for_and_a_stuck_one_is_not)
+{
+    witan_group_config_t config;
+    block_t              block   = block_make(8 * world_size, 2, 16, 8, WITAN_F32);
+    witan_weights_t      weights = block_weights(&block);
+    witan_group_t       *group;
+    witan_layer_t       *layer;
+    witan_status_t       status;
+    char                 name[32];
+
+    witan_group_config_init(&config);
+    config.timeout_ns   = 800000000u;
+    config.thread_count = 1;
+    ck_ok(witan_group_create_mpi(&group, MPI_COMM_WORLD, &config));
+    if (is_last()) {
+        block.slow_us     = _i == 0 ? 100000 : 2500000; /* 25 reads: 2.5 s in all, or each */
+        block.fail_expert = _i == 0 ? -1 : 8 * world_size - 8;
+    }
+    status = witan_layer_create(&layer, group, &block.config, &weights);
+    if (_i == 0) {
+        ck_ok(status);
+        witan_layer_destroy(layer);
+    } else if (!is_last()) {
+        (void)snprintf(name, sizeof(name), "rank %d within 0.8 s", world_size - 1);
+        ck_assert_int_eq(status, WITAN_E_TIMEOUT);
+        ck_names(name);
+    }
+    MPI_Barrier(MPI_COMM_WORLD);
+    witan_group_destroy(group);
+}
+END_TEST
+
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("faults");
@@ -468,6 +502,7 @@ static Suite *make_suite(void)
     tcase_add_test(tcase, test_plan_of_differing_layers_is_refused);
     tcase_add_test(tcase, test_plan_beyond_the_last_tag_is_refused);
     tcase_add_loop_test(tcase, test_forward_silent_rank_times_out_naming_it, 0, 2);
+    tcase_add_loop_test(tcase, test_layer_slow_reader_is_waited_for_and_a_stuck_one_is_not, 0, 2);
     suite_add_tcase(suite, tcase);
     return suite;
 }
