@@ -63,6 +63,8 @@ typedef struct wtn_st_writer wtn_st_writer_t;
 witan_status_t               wtn_st_writer_open(wtn_st_writer_t **out, const char *path,
                                                 const wtn_st_tensor_t *tensors, size_t count);
 witan_status_t wtn_st_writer_append(wtn_st_writer_t *writer, const void *data, size_t bytes);
+/* All bytes are there and safe; optional before commit, which then has only the name to give. */
+witan_status_t wtn_st_writer_finish(wtn_st_writer_t *writer);
 witan_status_t wtn_st_writer_commit(wtn_st_writer_t *writer); /* frees it, also on failure */
 void           wtn_st_writer_abort(wtn_st_writer_t *writer);  /* frees it; NULL is allowed */
 

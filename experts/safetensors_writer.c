@@ -26,6 +26,7 @@ struct wtn_st_writer {
     char    *folder;    /* of the target */
     char    *temporary; /* beside the target; a file of that name exists only if has_temporary */
     bool     has_temporary;
+    bool     finished;
     uint64_t bytes_left;
 };
 
@@ -309,19 +310,24 @@ static witan_status_t sync_folder(const wtn_st_writer_t *writer)
     return WITAN_OK;
 }
 
+witan_status_t wtn_st_writer_finish(wtn_st_writer_t *writer)
+{
+    if (writer->bytes_left != 0) {
+        return WTN_ERROR(WITAN_E_STATE, "%s: expected %" PRIu64 " more bytes of tensors",
+                         writer->path, writer->bytes_left);
+    }
+    if (!writer->finished && fsync(writer->fd) != 0) {
+        return write_error(writer, "written");
+    }
+    writer->finished = true;
+    return WITAN_OK;
+}
+
 witan_status_t wtn_st_writer_commit(wtn_st_writer_t *writer)
 {
     witan_status_t status;
 
-    if (writer->bytes_left != 0) {
-        status = WTN_ERROR(WITAN_E_STATE, "%s: expected %" PRIu64 " more bytes of tensors",
-                           writer->path, writer->bytes_left);
-        goto fail;
-    }
-    if (fsync(writer->fd) != 0) {
-        status = write_error(writer, "written");
-        goto fail;
-    }
+    WTN_TRY(wtn_st_writer_finish(writer));
     WTN_TRY(name_file(writer));
     WTN_TRY(check_target(writer));
     if (rename(writer->temporary, writer->target) != 0) {

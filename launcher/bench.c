@@ -126,7 +126,7 @@ int wtn_cmd_bench(int argc, char **argv)
     }
     if (argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
         print_usage();
-        return 0;
+        return wtn_results_end();
     }
     return wtn_session_refuse("bench: expected experts or layer, found '%s'",
                               argc >= 2 ? argv[1] : "");

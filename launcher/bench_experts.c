@@ -354,8 +354,7 @@ int wtn_bench_experts(int argc, char **argv)
 
     status = wtn_options_parse(&command, argc, argv, &help);
     if (help) {
-        wtn_options_help(&command);
-        return 0;
+        return wtn_options_help(&command);
     }
     if (status == WITAN_OK) {
         status = wtn_bench_check_options(&command, &options.bench);

@@ -416,8 +416,7 @@ int wtn_cmd_check(int argc, char **argv)
 
     status = wtn_options_parse(&command, argc, argv, &help);
     if (help) {
-        wtn_options_help(&command);
-        return 0;
+        return wtn_options_help(&command);
     }
     if (status == WITAN_OK && options.input != NULL &&
         (wtn_option_given(&command, "tokens") || wtn_option_given(&command, "seed"))) {

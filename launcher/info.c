@@ -205,8 +205,7 @@ int wtn_cmd_info(int argc, char **argv)
 
     status = wtn_options_parse(&command, argc, argv, &help);
     if (help) {
-        wtn_options_help(&command);
-        return 0;
+        return wtn_options_help(&command);
     }
     status = wtn_session_begin(&session, &command, &options, status);
     if (status == WITAN_OK) {

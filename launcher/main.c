@@ -1,4 +1,5 @@
 /* The program `witan`. */
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,14 +39,23 @@ static void print_usage(void)
 #undef PRINT_ENV
 }
 
-static int print_and_flush(void)
+/* A standard stream that is closed would be the number of the next file opened, and what is printed
+ * would go into it. */
+static void hold_streams(void)
 {
-    return fflush(stdout) == 0 ? 0 : 1;
+    int fd;
+
+    do {
+        fd = open("/dev/null", O_RDONLY);
+    } while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd > STDERR_FILENO) {
+        (void)close(fd);
+    }
 }
 
 /* libgomp reads how long a waiting thread spins before main, and its default is milliseconds: where
- * cores are shared that is a hundred times longer than a step. A short spin costs nothing where they
- * are not. So the program starts once more with one, unless the user has chosen. */
+ * cores are shared that is a hundred times longer than a step. A short spin costs nothing where
+ * they are not. So the program starts once more with one, unless the user has chosen. */
 static void start_with_short_spins(char **argv)
 {
     if (getenv("OMP_WAIT_POLICY") == NULL && getenv("GOMP_SPINCOUNT") == NULL &&
@@ -57,17 +67,19 @@ static void start_with_short_spins(char **argv)
 int main(int argc, char **argv)
 {
     start_with_short_spins(argv);
+    hold_streams();
     (void)signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of the write, not a signal */
+    (void)signal(SIGXFSZ, SIG_IGN); /* and so is a file beyond the limit */
     if (argc < 2) {
         return wtn_session_refuse("expected a command, found none (witan --help lists them)");
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
         print_usage();
-        return print_and_flush();
+        return wtn_results_end();
     }
     if (strcmp(argv[1], "--version") == 0) {
         printf("witan %s\n", witan_version());
-        return print_and_flush();
+        return wtn_results_end();
     }
     for (size_t i = 0; i < WTN_COUNT_OF(commands); i++) {
         if (strcmp(argv[1], commands[i].name) == 0) {

@@ -276,10 +276,10 @@ fail:
     return status;
 }
 
-void wtn_options_help(const wtn_command_t *command)
+int wtn_options_help(const wtn_command_t *command)
 {
     if (wtn_launcher_rank() != 0) {
-        return;
+        return 0;
     }
     printf("usage: witan %s [OPTIONS]\n%s\n\n", command->name, command->summary);
     for (size_t i = 0; i < command->option_count; i++) {
@@ -300,6 +300,7 @@ void wtn_options_help(const wtn_command_t *command)
         printf("\n");
     }
     printf("  -h, --help%*sshow this text\n", HELP_COLUMN - 12, "");
+    return wtn_results_end();
 }
 
 bool wtn_option_given(const wtn_command_t *command, const char *name)

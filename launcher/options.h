@@ -94,7 +94,7 @@ typedef struct wtn_command {
 witan_status_t wtn_options_parse(const wtn_command_t *command, int argc, char **argv, bool *help);
 
 /* Print the usage text on stdout, once among the ranks of a launcher. */
-void wtn_options_help(const wtn_command_t *command);
+int wtn_options_help(const wtn_command_t *command);
 
 /* Was this option on the command line; false for a name that is not in the table. */
 bool wtn_option_given(const wtn_command_t *command, const char *name);

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "core/error.h"
 #include "core/util.h"
@@ -119,26 +118,35 @@ fail:
     return status;
 }
 
-/* Both files or none. */
-static witan_status_t commit_files(run_t *run)
+/* All bytes on their way to the names they will get. */
+static witan_status_t finish_files(run_t *run)
 {
     witan_status_t status;
 
     if (run->routing != NULL) {
-        wtn_st_writer_t *writer = run->routing;
-
-        WTN_TRY(wtn_st_writer_append(writer, run->weights,
+        WTN_TRY(wtn_st_writer_append(run->routing, run->weights,
                                      (size_t)run->tokens.count * (size_t)run->topk *
                                          sizeof(*run->weights)));
-        run->routing = NULL;
+        WTN_TRY(wtn_st_writer_finish(run->routing));
+    }
+    return wtn_st_writer_finish(run->output);
+
+fail:
+    return status;
+}
+
+static witan_status_t commit_files(run_t *run)
+{
+    wtn_st_writer_t *writer = run->routing;
+    witan_status_t   status = WITAN_OK;
+
+    run->routing = NULL;
+    if (writer != NULL) {
         WTN_TRY(wtn_st_writer_commit(writer));
     }
-    status      = wtn_st_writer_commit(run->output);
+    writer      = run->output;
     run->output = NULL;
-    if (status != WITAN_OK && run->options->routing_out != NULL) {
-        (void)unlink(run->options->routing_out);
-    }
-    return status;
+    return wtn_st_writer_commit(writer);
 
 fail:
     return status;
@@ -155,33 +163,50 @@ static void close_files(run_t *run)
 /* ---- all ranks ---- */
 
 static witan_status_t print_summary(wtn_session_t *session, const run_options_t *options,
-                                    const wtn_job_t *job)
+                                    const wtn_job_t *job, const wtn_job_load_t *loads)
 {
     witan_group_info_t group = {.struct_bytes = sizeof(group)};
     witan_layer_info_t layer = {.struct_bytes = sizeof(layer)};
-    wtn_job_load_t    *loads = NULL;
     witan_status_t     status;
 
     WTN_TRY(witan_group_query(session->group, &group));
     WTN_TRY(witan_layer_info(job->layer, &layer));
+    printf("%" PRId64 " token%s, %s layer %" PRId64 ", %" PRId32 " rank%s (ep %" PRId32
+           ", tp %" PRId32 ", dp %" PRId32 "), %s %s, %s, %.3f s\n",
+           job->token_count, job->token_count == 1 ? "" : "s", layer.family, options->layer,
+           group.size, group.size == 1 ? "" : "s", group.expert_parallel, group.tensor_parallel,
+           group.data_parallel, layer.backend, layer.kernel_tier, group.transport, job->seconds);
     if (options->stats) {
-        WTN_TRY(wtn_job_loads(session, job, &loads));
+        wtn_job_print(session, job, loads);
     }
-    if (session->rank == 0) {
-        printf("%" PRId64 " tokens, %s layer %" PRId64 ", %" PRId32 " rank%s (ep %" PRId32
-               ", tp %" PRId32 ", dp %" PRId32 "), %s %s, %s, %.3f s\n",
-               job->token_count, layer.family, options->layer, group.size,
-               group.size == 1 ? "" : "s", group.expert_parallel, group.tensor_parallel,
-               group.data_parallel, layer.backend, layer.kernel_tier, group.transport,
-               job->seconds);
-        if (options->stats) {
-            wtn_job_print(session, job, loads);
-        }
-    }
-    free(loads);
-    return WITAN_OK;
+    return wtn_results_flush();
 
 fail:
+    return status;
+}
+
+/* The files get their names when nothing is left that can fail but that: all bytes are on the disk,
+ * the summary is out and all ranks say so. */
+static witan_status_t deliver(wtn_session_t *session, run_t *run, const wtn_job_t *job)
+{
+    const bool      first = session->rank == 0;
+    wtn_job_load_t *loads = NULL;
+    witan_status_t  status;
+
+    session->phase = "output";
+    if (run->options->stats) {
+        WTN_TRY(wtn_job_loads(session, job, &loads));
+    }
+    status = first ? finish_files(run) : WITAN_OK;
+    if (first && status == WITAN_OK) {
+        status = print_summary(session, run->options, job, loads);
+    }
+    WTN_TRY(wtn_session_agree(session, status));
+    status = first ? commit_files(run) : WITAN_OK;
+    WTN_TRY(wtn_session_agree(session, status));
+
+fail:
+    free(loads);
     return status;
 }
 
@@ -204,10 +229,7 @@ static witan_status_t run_layer(wtn_session_t *session, run_t *run)
     WTN_TRY(wtn_load_layer(session, &options->session, options->model, (int32_t)options->layer,
                            &job.layer));
     WTN_TRY(wtn_job_run(session, &job, &feed));
-    session->phase = "output";
-    status         = session->rank == 0 ? commit_files(run) : WITAN_OK;
-    WTN_TRY(wtn_session_agree(session, status));
-    WTN_TRY(print_summary(session, options, &job));
+    WTN_TRY(deliver(session, run, &job));
 
 fail:
     witan_layer_destroy(job.layer);
@@ -239,8 +261,7 @@ int wtn_cmd_run(int argc, char **argv)
 
     status = wtn_options_parse(&command, argc, argv, &help);
     if (help) {
-        wtn_options_help(&command);
-        return 0;
+        return wtn_options_help(&command);
     }
     status = wtn_session_begin(&session, &command, &options.session, status);
     if (status == WITAN_OK) {

@@ -22,7 +22,8 @@
 #define START_SECONDS_MIN 60 /* MPI_Init of many ranks on few cores takes its time */
 #define END_SECONDS_MIN   10
 #define SECOND_NS         ((uint64_t)1000000000)
-#define ROLL_NS_MAX       (5 * SECOND_NS)
+#define ROLL_NS_MAX       SECOND_NS       /* a peer that lives answers at once */
+#define WAKE_NS           (5 * SECOND_NS) /* a launcher's time to end what it woke */
 
 /* ---- launchers ---- */
 
@@ -386,8 +387,8 @@ static void call_roll(const wtn_session_t *session, wtn_request_t *requests, cha
 {
     static const char here     = 1;
     wtn_comm_t       *comm     = session->comm;
-    uint64_t          patience = comm->timeout_ns < ROLL_NS_MAX ? comm->timeout_ns : ROLL_NS_MAX;
-    uint64_t          deadline = wtn_now_ns() + patience;
+    uint64_t          patience = comm->timeout_ns / 4;
+    uint64_t          deadline = wtn_now_ns() + (patience < ROLL_NS_MAX ? patience : ROLL_NS_MAX);
     bool              done     = false;
 
     for (int32_t rank = 0; rank < session->size; rank++) {
@@ -459,7 +460,7 @@ static _Noreturn void leave(const wtn_session_t *session)
     (void)snprintf(text, sizeof(text), "%s", witan_last_error());
     (void)fflush(stdout);
     if (woken) { /* the others gave this rank up long ago, and a launcher wakes it only to end it */
-        sleep_ns(ROLL_NS_MAX);
+        sleep_ns(WAKE_NS);
     }
     if (session->comm != NULL && requests != NULL && answers != NULL) {
         call_roll(session, requests, answers);
@@ -492,12 +493,21 @@ int wtn_session_refuse(const char *format, ...)
     return 2;
 }
 
-static witan_status_t flush_results(void)
+witan_status_t wtn_results_flush(void)
 {
     if (fflush(stdout) != 0 || ferror(stdout) != 0) {
         return WTN_ERROR(WITAN_E_IO, "standard output: %s", strerror(errno));
     }
     return WITAN_OK;
+}
+
+int wtn_results_end(void)
+{
+    if (wtn_results_flush() != WITAN_OK) {
+        (void)fprintf(stderr, "witan: %s\n", witan_last_error());
+        return 1;
+    }
+    return 0;
 }
 
 int wtn_session_end(wtn_session_t *session, witan_status_t status)
@@ -509,7 +519,7 @@ int wtn_session_end(wtn_session_t *session, witan_status_t status)
         leave(session);
     }
     if (status == WITAN_OK) {
-        status = flush_results();
+        status = wtn_results_flush();
     }
     if (status != WITAN_OK && session->rank == 0) {
         (void)fprintf(stderr, "witan: %s\n", witan_last_error());

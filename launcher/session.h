@@ -75,6 +75,12 @@ witan_status_t wtn_session_share(wtn_session_t *session, void *data, size_t byte
  * a lost peer it does not return: MPI could not be ended without waiting for that peer. */
 int wtn_session_end(wtn_session_t *session, witan_status_t status);
 
+/* Results must have arrived where standard output leads. WITAN_E_IO. */
+witan_status_t wtn_results_flush(void);
+
+/* The same for what needs no ranks, help and the like: says so and returns the exit status. */
+int wtn_results_end(void);
+
 /* Wrong usage found before there are options to parse: print the line once over the ranks of a
  * launcher; returns the exit status 2. */
 int wtn_session_refuse(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -92,7 +92,7 @@ static int write_block(const synth_words_t *words)
         return 1;
     }
     print_summary(&block, words, &result);
-    return 0;
+    return wtn_results_end();
 }
 
 int wtn_cmd_synth(int argc, char **argv)
@@ -153,8 +153,7 @@ int wtn_cmd_synth(int argc, char **argv)
         return 2;
     }
     if (help) {
-        wtn_options_help(&command);
-        return 0;
+        return wtn_options_help(&command);
     }
     return wtn_launcher_rank() == 0 ? write_block(&words) : 0; /* under mpirun, one rank writes */
 }

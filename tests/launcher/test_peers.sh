@@ -14,7 +14,7 @@ begin() {
     # shellcheck disable=SC2086
     ASAN_OPTIONS=detect_leaks=0 mpirun $1 --oversubscribe --bind-to none -n 4 "$program" run --model "$work/model" \
         --layer "$layer" --input "$work/model/input.safetensors" --output "$work/out" \
-        --tokens-per-step 1 --timeout 2 >"$work/stdout" 2>"$work/stderr" &
+        --tokens-per-step 1 --timeout "${deadline:-2}" >"$work/stdout" 2>"$work/stderr" &
     launcher=$!
     sleep 2
     ranks=()
@@ -56,6 +56,17 @@ begin ""
 kill -STOP "${ranks[3]}"
 ended "rank 3 stopped" 8
 one_line "rank 3 stopped" "not heard from rank 3"
+
+# The line comes a second after the deadline, not a deadline after it.
+deadline=5 begin ""
+kill -STOP "${ranks[2]}"
+for _ in $(seq 75); do
+    grep -q 'witan: ' "$work/stderr" && break
+    sleep 0.1
+done
+grep -q 'witan: ' "$work/stderr" || wrong "rank 2 stopped: not a word after 7.5 s"
+ended "rank 2 stopped" 8
+one_line "rank 2 stopped" "not heard from rank 2 within 5 s"
 
 begin ""
 kill -STOP "${ranks[0]}"

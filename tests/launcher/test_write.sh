@@ -17,10 +17,41 @@ run="run --model $work/model --layer $layer --input $work/model/input.safetensor
     fails 0 1 "$work/no/such/j" bench experts --experts 1 --topk 1 --hidden 8 --inter 8 --rows 1 \
         --json "$work/no/such/j"
 
-    # The summary has nowhere to go; the result itself is good.
-    "$program" $run --output "$work/y" >/dev/full 2>"$work/stderr"
-    [ $? -eq 1 ] || wrong "/dev/full: exit status"
-    one_line "/dev/full" "standard output"
+    # What is printed has nowhere to go: a failure, so there is no output and an old one stays.
+    for stats in "" --stats; do
+        echo old >"$work/old"
+        "$program" $run --output "$work/old" --routing-out "$work/out" $stats >/dev/full \
+            2>"$work/stderr"
+        [ $? -eq 1 ] || wrong "run $stats to /dev/full: exit status"
+        one_line "run $stats to /dev/full" "standard output: No space left"
+        no_output "run $stats to /dev/full"
+        [ "$(cat "$work/old")" = old ] || wrong "run $stats to /dev/full: the old output is gone"
+    done
+    for command in --help --version "run --help" "bench --help" "bench layer --help" "synth --help" \
+        "check --model $work/model --layer $layer --tokens 1" info; do
+        "$program" $command >/dev/full 2>"$work/stderr"
+        [ $? -eq 1 ] || wrong "$command to /dev/full: exit status"
+        one_line "$command to /dev/full" "standard output: No space left"
+    done
+    "$program" $run --output "$work/out" >&- 2>"$work/stderr"
+    [ $? -eq 1 ] || wrong "standard output closed: exit status"
+    one_line "standard output closed" "standard output: "
+    no_output "standard output closed"
+
+    # The limit of a file's size is an error of the write, not a signal.
+    mkdir "$work/limited"
+    (
+        ulimit -f 64
+        fails 0 1 "$work/limited/y: cannot be written: File too large" \
+            $run --output "$work/limited/y"
+        fails 0 1 "cannot be written: File too large" \
+            synth --preset olmoe-1b-7b --out "$work/limited/model"
+        ulimit -f 0 # for the text of config.json
+        "$program" synth --preset olmoe-1b-7b --scale tiny --out "$work/limited/model" 2>&1 |
+            grep -q "config.json: cannot be written: File too large" || wrong "config.json"
+        exit "$failed"
+    ) || failed=1
+    [ -z "$(ls -A "$work/limited")" ] || wrong "limited: left $(ls -A "$work/limited")"
 
     if [ "$(id -u)" -ne 0 ]; then
         mkdir "$work/locked" && chmod 555 "$work/locked"
