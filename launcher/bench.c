@@ -53,6 +53,7 @@ witan_status_t wtn_bench_model_open(wtn_bench_model_t *model, const wtn_bench_op
         model->config.hidden_size  = options->hidden_size;
         model->config.inter_size   = options->inter_size;
         model->config.dtype        = (witan_dtype_t)options->dtype;
+        model->config.router_dtype = model->config.dtype; /* as model files store it */
         model->synthetic           = (wtn_synthetic_t){&model->config, SYNTHETIC_SEED};
         model->weights             = wtn_synthetic_weights(&model->synthetic);
     }
