@@ -37,7 +37,7 @@ static witan_status_t compare_status(const wtn_comm_t *comm, const record_t *rec
     }
     for (int32_t rank = 0; rank < comm->size; rank++) {
         if (records[rank].status != WITAN_OK) {
-            return WTN_ERROR(WITAN_E_PEER, "rank %d: %.480s", (int)rank, records[rank].text);
+            return WTN_ERROR(WITAN_E_PEER, "rank %d: %s", (int)rank, records[rank].text);
         }
     }
     return WITAN_OK;

@@ -22,7 +22,8 @@
         }                         \
     } while (0)
 
-/* Put "prefix: " before the text of the last error, cut to fit; the value is `status`. */
+/* Put "prefix: " before the text of the last error, the middle cut to fit; the value is `status`.
+ */
 witan_status_t wtn_error_prefix(witan_status_t status, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 

@@ -33,6 +33,8 @@ const char *witan_status_text(witan_status_t status)
     return "not a status";
 }
 
+#define LONG_TEXT_BYTES 8192 /* before it is cut: two of the longest paths */
+
 const char *witan_last_error(void)
 {
     return error_text;
@@ -48,28 +50,47 @@ static void make_one_line(char *text)
     }
 }
 
+/* Too long is nearly always a path: what comes after it tells the reason, so the middle goes. */
+static void cut_to_fit(const char *text, char out[WTN_ERROR_TEXT_BYTES])
+{
+    const size_t head = 100, most = WTN_ERROR_TEXT_BYTES - 1;
+    size_t       length = strlen(text);
+
+    if (length <= most) {
+        memcpy(out, text, length + 1);
+        return;
+    }
+    memcpy(out, text, head);
+    memcpy(out + head, "...", 3);
+    memcpy(out + head + 3, text + length - (most - head - 3), most - head - 3 + 1);
+}
+
 witan_status_t witan_error_set(witan_status_t status, const char *format, ...)
 {
-    char    text[WTN_ERROR_TEXT_BYTES];
-    va_list args;
+    static const char no_memory[] = ": out of memory";
+    char              text[LONG_TEXT_BYTES];
+    va_list           args;
 
     va_start(args, format);
-    (void)vsnprintf(text, sizeof(text), format, args);
+    (void)vsnprintf(text, sizeof(text) - sizeof(no_memory), format, args);
     va_end(args);
+    if (status == WITAN_E_MEMORY && strstr(text, "memory") == NULL) {
+        memcpy(text + strlen(text), no_memory, sizeof(no_memory));
+    }
     make_one_line(text);
-    memcpy(error_text, text, sizeof(error_text));
+    cut_to_fit(text, error_text);
     return status;
 }
 
 witan_status_t wtn_error_prefix(witan_status_t status, const char *format, ...)
 {
-    char    prefix[WTN_ERROR_TEXT_BYTES];
+    char    prefix[LONG_TEXT_BYTES];
     va_list args;
 
     va_start(args, format);
     (void)vsnprintf(prefix, sizeof(prefix), format, args);
     va_end(args);
-    return witan_error_set(status, "%.160s: %.340s", prefix, error_text);
+    return witan_error_set(status, "%s: %s", prefix, error_text);
 }
 
 const char *witan_version(void)

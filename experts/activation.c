@@ -194,9 +194,9 @@ witan_status_t wtn_activation_set(witan_activation_t *activation, const char *pa
     known = entries[activation->kind].parameter;
     if (known == &parameter_none ||
         (strcmp(parameter, known->name) != 0 && strcmp(parameter, known->alias) != 0)) {
-        return WTN_ERROR(WITAN_E_CONFIG,
-                         "activation: %s has %s%s%s as its parameter; found \"%.64s\"",
-                         entries[activation->kind].name, known == &parameter_none ? "none" : "\"",
+        return WTN_ERROR(WITAN_E_CONFIG, "activation: %s: expected %s%s%s; found \"%.64s\"",
+                         entries[activation->kind].name,
+                         known == &parameter_none ? "no parameter" : "the parameter \"",
                          known->name, known == &parameter_none ? "" : "\"", parameter);
     }
     if (!isfinite((float)value)) {

@@ -44,7 +44,12 @@ witan_status_t wtn_file_open(const char *path, int *fd, uint64_t *bytes)
      */
     *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (*fd < 0) {
-        return WTN_ERROR(WITAN_E_IO, "%s: cannot be opened: %s", path, strerror(errno));
+        int code = errno;
+
+        if (code == ENOENT && lstat(path, &info) == 0) {
+            return WTN_ERROR(WITAN_E_IO, "%s: cannot be opened: a link to nothing", path);
+        }
+        return WTN_ERROR(WITAN_E_IO, "%s: cannot be opened: %s", path, strerror(code));
     }
     if (fstat(*fd, &info) != 0) {
         witan_status_t status =

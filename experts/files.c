@@ -106,7 +106,7 @@ witan_status_t wtn_files_open(wtn_files_t **out, const char *folder)
         status = WTN_ERROR(WITAN_E_MEMORY, "%s: names of files", folder);
         goto fail;
     }
-    if (stat(files->path, &info) == 0 || errno != ENOENT) {
+    if (lstat(files->path, &info) == 0 || errno != ENOENT) {
         WTN_TRY(wtn_st_open(&files->single, files->path));
         *out = files;
         return WITAN_OK;
@@ -117,7 +117,7 @@ witan_status_t wtn_files_open(wtn_files_t **out, const char *folder)
         status = WTN_ERROR(WITAN_E_MEMORY, "%s: names of files", folder);
         goto fail;
     }
-    if (stat(files->path, &info) != 0 && errno == ENOENT) {
+    if (lstat(files->path, &info) != 0 && errno == ENOENT) {
         status = WTN_ERROR(WITAN_E_IO,
                            "%s: expected " WTN_SINGLE_FILE " or " WTN_INDEX_FILE ", found neither",
                            folder);

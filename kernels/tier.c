@@ -110,7 +110,7 @@ bool wtn_tier_probe(const wtn_tier_t *tier, char *reason, size_t reason_bytes)
     return tier->probe(reason, reason_bytes);
 }
 
-static witan_status_t unknown(const char *name)
+static witan_status_t unknown(const char *source, const char *name)
 {
     char   known[128] = "auto";
     size_t used       = strlen(known);
@@ -120,16 +120,18 @@ static witan_status_t unknown(const char *name)
 
         used = (size_t)wtn_min_i64((int64_t)used + more, (int64_t)sizeof(known) - 1);
     }
-    return WTN_ERROR(WITAN_E_ARGUMENT, "kernel tier: expected one of %s, found '%s'", known, name);
+    return WTN_ERROR(WITAN_E_ARGUMENT, "%s: expected one of %s, found '%s'", source, known, name);
 }
 
 witan_status_t wtn_tier_select(const char *name, const wtn_tier_t **out)
 {
-    char reason[128];
+    const char *source = "kernel tier";
+    char        reason[128];
 
     *out = NULL;
     if (strcmp(name, "auto") == 0) {
-        name = wtn_env_text(WTN_ENV_WITAN_KERNEL_TIER);
+        source = "WITAN_KERNEL_TIER";
+        name   = wtn_env_text(WTN_ENV_WITAN_KERNEL_TIER);
     }
     if (strcmp(name, "auto") == 0) {
         for (int32_t i = 0; wtn_tiers[i] != NULL; i++) {
@@ -142,10 +144,10 @@ witan_status_t wtn_tier_select(const char *name, const wtn_tier_t **out)
             continue;
         }
         if (!wtn_tier_probe(wtn_tiers[i], reason, sizeof(reason))) {
-            return WTN_ERROR(WITAN_E_UNSUPPORTED, "kernel tier %s: %s", name, reason);
+            return WTN_ERROR(WITAN_E_UNSUPPORTED, "%s: %s: %s", source, name, reason);
         }
         *out = wtn_tiers[i];
         return WITAN_OK;
     }
-    return unknown(name);
+    return unknown(source, name);
 }

@@ -22,8 +22,8 @@ typedef struct wtn_bench_options {
 } wtn_bench_options_t;
 
 #define WTN_BENCH_OPTIONS(o, what_is_checked)                                                      \
-    WTN_OPT_TEXT("model", "DIR", NULL, &(o)->model,                                                \
-                 "Hugging Face folder; else synthetic weights of this shape:"),                    \
+    WTN_OPT_MODEL(&(o)->model, false,                                                              \
+                  "Hugging Face folder; else synthetic weights of this shape:"),                   \
         WTN_OPT_INTEGER("layer", "N", NULL, 0, INT32_MAX, &(o)->layer, "block of the model"),      \
         WTN_OPT_INTEGER("experts", "N", "8", 1, INT32_MAX, &(o)->expert_count, "E, experts"),      \
         WTN_OPT_INTEGER("topk", "N", "2", 1, INT32_MAX, &(o)->topk, "K, experts of a token"),      \
@@ -94,8 +94,10 @@ size_t wtn_bench_read_bytes(void);
 
 /* ---- JSON ---- */
 
-/* {"schema": "witan.bench.<name>/1", version, machine, "shape": ...}; NULL without memory. */
-json_t *wtn_bench_json_begin(const char *name, const witan_layer_config_t *config);
+/* {"schema": "witan.bench.<name>/1", version, machine, shape, iterations, warmup}; NULL without
+ * memory. Ranks and "results" come last. */
+json_t *wtn_bench_json_begin(const char *name, const wtn_bench_options_t *options,
+                             const witan_layer_config_t *config);
 
 /* May the file of --json, if given, be made or replaced? Said before the work starts. Collective.
  */

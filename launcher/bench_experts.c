@@ -257,10 +257,12 @@ static void print_header(const experts_t *experts)
     const witan_layer_config_t *config = &experts->model.config;
 
     printf("# witan bench experts: E %" PRId32 ", H %" PRId64 ", I %" PRId64 ", %s, %s %s, %" PRId32
-           " threads, %" PRId64 " iterations\n",
+           " thread%s, %" PRId64 " iteration%s\n",
            config->expert_count, config->hidden_size, config->inter_size,
            witan_dtype_name(config->dtype), experts->backend->name, wtn_tier_name(experts->tier),
-           experts->thread_count, experts->options->bench.iteration_count);
+           experts->thread_count, experts->thread_count == 1 ? "" : "s",
+           experts->options->bench.iteration_count,
+           experts->options->bench.iteration_count == 1 ? "" : "s");
     printf("# peak: multiply-adds on registers; GB/s: weights read once per call; read: an array "
            "beyond the caches; all measured in turns\n");
     printf("# #wrong: rows beyond the tolerance %.0e of float64, of %" PRId64 " checked\n",
@@ -272,13 +274,15 @@ static void print_header(const experts_t *experts)
 
 static witan_status_t write_json(experts_t *experts)
 {
-    json_t        *root = wtn_bench_json_begin("experts", &experts->model.config);
+    json_t *root =
+        wtn_bench_json_begin("experts", &experts->options->bench, &experts->model.config);
     witan_status_t status;
 
-    if (root == NULL || json_object_set(root, "results", experts->results) != 0 ||
+    if (root == NULL ||
         json_object_set_new(root, "threads", json_integer(experts->thread_count)) != 0 ||
         json_object_set_new(root, "backend", json_string(experts->backend->name)) != 0 ||
-        json_object_set_new(root, "kernel_tier", json_string(wtn_tier_name(experts->tier))) != 0) {
+        json_object_set_new(root, "kernel_tier", json_string(wtn_tier_name(experts->tier))) != 0 ||
+        json_object_set(root, "results", experts->results) != 0) {
         json_decref(root);
         return WTN_ERROR(WITAN_E_MEMORY, "the JSON text could not be made");
     }

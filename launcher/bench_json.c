@@ -13,7 +13,8 @@
 #include "launcher/paths.h"
 #include "topology/topology.h"
 
-json_t *wtn_bench_json_begin(const char *name, const witan_layer_config_t *config)
+json_t *wtn_bench_json_begin(const char *name, const wtn_bench_options_t *options,
+                             const witan_layer_config_t *config)
 {
     wtn_machine_t machine;
     char          schema[64];
@@ -23,14 +24,15 @@ json_t *wtn_bench_json_begin(const char *name, const witan_layer_config_t *confi
     }
     (void)snprintf(schema, sizeof(schema), "witan.bench.%s/1", name);
     return json_pack(
-        "{s:s, s:s, s:{s:s, s:i, s:i, s:i, s:I, s:I, s:I}, s:{s:i, s:i, s:I, s:I, s:s}}", "schema",
-        schema, "version", witan_version(), "machine", "cpu", machine.cpu, "cores",
+        "{s:s, s:s, s:{s:s, s:i, s:i, s:i, s:I, s:I, s:I}, s:{s:i, s:i, s:I, s:I, s:s}, s:I, s:I}",
+        "schema", schema, "version", witan_version(), "machine", "cpu", machine.cpu, "cores",
         (int)machine.core_count, "packages", (int)machine.package_count, "numa_nodes",
         (int)machine.numa_count, "memory_bytes", (json_int_t)machine.memory_bytes, "l2_bytes",
         (json_int_t)machine.l2_bytes, "l3_bytes", (json_int_t)machine.l3_bytes, "shape", "experts",
         (int)config->expert_count, "topk", (int)config->topk, "hidden",
         (json_int_t)config->hidden_size, "inter", (json_int_t)config->inter_size, "dtype",
-        witan_dtype_name(config->dtype));
+        witan_dtype_name(config->dtype), "iterations", (json_int_t)options->iteration_count,
+        "warmup", (json_int_t)options->warmup_count);
 }
 
 witan_status_t wtn_bench_json_probe(wtn_session_t *session, const wtn_bench_options_t *options)

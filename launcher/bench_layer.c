@@ -79,6 +79,7 @@ static witan_status_t make_workload(bench_t *bench, workload_t *load)
         status = WTN_ERROR(WITAN_E_MEMORY, "%" PRId64 " tokens", load->token_count);
     } else {
         wtn_synthetic_fill(load->hidden, config->dtype, seed, 0, values, 1.0f);
+        status = wtn_plan_options_check(&bench->options->plan, config->topk);
     }
     WTN_TRY(wtn_session_agree(bench->session, status));
     plan.token_count_max = load->token_count;
@@ -305,13 +306,15 @@ static void print_header(const bench_t *bench)
         return;
     }
     printf("# witan bench layer: E %" PRId32 ", K %" PRId32 ", H %" PRId64 ", I %" PRId64
-           ", shared %" PRId64 ", %s, %s %s, %" PRId32 " ranks (ep %" PRId32 ", tp %" PRId32
-           ", dp %" PRId32 ") x %" PRId32 " threads, %s, %" PRId64 " iterations\n",
+           ", shared %" PRId64 ", %s, %s %s, %" PRId32 " rank%s (ep %" PRId32 ", tp %" PRId32
+           ", dp %" PRId32 ") x %" PRId32 " thread%s, %s, %" PRId64 " iteration%s\n",
            config->expert_count, config->topk, config->hidden_size, config->inter_size,
            config->shared_inter_size, witan_dtype_name(config->dtype), bench->info.backend,
-           bench->info.kernel_tier, bench->group.size, bench->group.expert_parallel,
-           bench->group.tensor_parallel, bench->group.data_parallel, bench->group.thread_count,
-           bench->group.transport, bench->options->bench.iteration_count);
+           bench->info.kernel_tier, bench->group.size, bench->group.size == 1 ? "" : "s",
+           bench->group.expert_parallel, bench->group.tensor_parallel, bench->group.data_parallel,
+           bench->group.thread_count, bench->group.thread_count == 1 ? "" : "s",
+           bench->group.transport, bench->options->bench.iteration_count,
+           bench->options->bench.iteration_count == 1 ? "" : "s");
     printf(
         "# tokens: of each rank; times: of the slowest rank; phases: median, mean over ranks, us; "
         "GFLOP/s: useful ones of all ranks\n");
@@ -330,8 +333,8 @@ static void print_header(const bench_t *bench)
 
 static witan_status_t write_json(bench_t *bench)
 {
-    json_t        *root = wtn_bench_json_begin("layer", &bench->info.config);
-    json_t        *facts;
+    json_t *root = wtn_bench_json_begin("layer", &bench->options->bench, &bench->info.config);
+    json_t *facts;
     witan_status_t status;
 
     facts = json_pack("{s:i, s:i, s:i, s:i, s:i, s:s, s:s, s:s, s:O}", "ranks",

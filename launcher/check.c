@@ -277,7 +277,7 @@ static void judge_norm(verdict_t *verdict, const char *name, double norm, double
 {
     char found[32], expected[32];
 
-    (void)snprintf(found, sizeof(found), "%.3e", norm);
+    (void)snprintf(found, sizeof(found), "%.3e", fabs(norm)); /* no sign of NaN */
     (void)snprintf(expected, sizeof(expected), "<= %.0e", bound);
     judge(verdict, name, found, expected, norm <= bound); /* false for NaN */
 }
@@ -322,9 +322,10 @@ static witan_status_t compare(check_t *check)
     check->beat_ns = wtn_now_ns();
     WTN_TRY(compute_single(check));
     WTN_TRY(compute_reference(check, &differ_count));
-    printf("# check: %" PRId64 " tokens, layer %" PRId64 ", %" PRId32 " ranks (ep %" PRId32
+    printf("# check: %" PRId64 " token%s, layer %" PRId64 ", %" PRId32 " rank%s (ep %" PRId32
            ", tp %" PRId32 "), %s, %s\n",
-           check->token_count, check->options->layer, check->session->size, group->expert_parallel,
+           check->token_count, check->token_count == 1 ? "" : "s", check->options->layer,
+           check->session->size, check->session->size == 1 ? "" : "s", group->expert_parallel,
            group->tensor_parallel, witan_dtype_name(check->config.dtype),
            check->options->plan.combine == WITAN_COMBINE_EXACT ? "exact" : "reduced");
     judge_all(check, differ_count, &verdict);
@@ -383,6 +384,7 @@ static witan_status_t run_check(check_t *check)
     WTN_TRY(wtn_session_share(session, &job.token_count, sizeof(job.token_count)));
     WTN_TRY(wtn_load_layer(session, &options->session, options->model, (int32_t)options->layer,
                            &job.layer));
+    WTN_TRY(wtn_session_agree(session, wtn_plan_options_check(&options->plan, check->config.topk)));
     WTN_TRY(wtn_job_run(session, &job, &feed));
     witan_layer_destroy(job.layer); /* the one rank loads the whole block again */
     job.layer = NULL;
@@ -398,7 +400,7 @@ int wtn_cmd_check(int argc, char **argv)
 {
     check_options_t options = {0};
     wtn_option_t    table[] = {
-           WTN_OPT_REQUIRED("model", "DIR", &options.model, "Hugging Face folder"),
+           WTN_OPT_MODEL(&options.model, true, "Hugging Face folder"),
            WTN_OPT_REQUIRED_INTEGER("layer", "N", 0, INT32_MAX, &options.layer, "block of the model"),
            WTN_OPT_TEXT("input", "FILE", NULL, &options.input, "tokens to use; else random ones"),
            WTN_OPT_INTEGER("tokens", "N", "64", 0, INT32_MAX, &options.token_count, "random tokens"),

@@ -14,7 +14,7 @@ typedef struct worker {
     const wtn_feed_t *feed;
     witan_plan_t     *plan;
     int32_t           tensor_parallel, slice_count, slice_index;
-    int32_t           topk;
+    int32_t           topk, expert_count;
     size_t            row_bytes; /* of a token */
     int64_t           slice_max;
     char             *block; /* rank 0: one slice, read or received */
@@ -215,6 +215,10 @@ static witan_status_t add_load(worker_t *worker)
     for (int i = 0; i < WITAN_PHASE_COUNT; i++) {
         load->phase_ns[i] += stats.phase_ns[i];
     }
+    /* The ranks of a tensor group route the same tokens. */
+    for (int32_t e = 0; worker->job->expert_tokens != NULL && e < worker->expert_count; e++) {
+        worker->job->expert_tokens[e] += group.tensor_index == 0 ? stats.expert_token_counts[e] : 0;
+    }
     memcpy(load->executor_counts, stats.executor_counts, sizeof(load->executor_counts));
     return WITAN_OK;
 
@@ -288,6 +292,7 @@ static witan_status_t prepare(worker_t *worker, int64_t step_count)
     worker->slice_count     = group.size / group.tensor_parallel;
     worker->slice_index     = group.rank / group.tensor_parallel;
     worker->topk            = layer.config.topk;
+    worker->expert_count    = layer.config.expert_count;
     worker->row_bytes = (size_t)layer.config.hidden_size * witan_dtype_bytes(layer.config.dtype);
     worker->slice_max = step_count == 0 ? 1
                                         : wtn_ceil_div(wtn_ceil_div(job->token_count, step_count),
@@ -330,6 +335,17 @@ fail:
         wtn_free(worker.memory); /* else a late peer may still write there */
     }
     return status;
+}
+
+witan_status_t wtn_plan_options_check(const wtn_plan_options_t *options, int32_t topk)
+{
+    if (options->pair_row_count_max != 0 && options->pair_row_count_max < topk) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "--budget-rows: expected 0 or at least the layer's K, %" PRId32
+                         ", found %" PRId64,
+                         topk, options->pair_row_count_max);
+    }
+    return WITAN_OK;
 }
 
 witan_plan_config_t wtn_plan_config_make(const wtn_plan_options_t *options)

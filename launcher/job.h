@@ -35,6 +35,9 @@ typedef struct wtn_plan_options {
         WTN_OPT_INTEGER("budget-rows", "N", "0", 0, INT64_MAX, &(o)->pair_row_count_max,     \
                         "expert rows from one rank in one round; 0: all")
 
+/* What only the layer tells: its K. Local. */
+witan_status_t wtn_plan_options_check(const wtn_plan_options_t *options, int32_t topk);
+
 witan_plan_config_t wtn_plan_config_make(const wtn_plan_options_t *options);
 
 /* What a rank did in all steps of a job. */
@@ -48,12 +51,13 @@ typedef struct wtn_job_load {
 
 typedef struct wtn_job {
     witan_layer_t      *layer;
-    int64_t             token_count; /* of the whole job; equal on all ranks */
-    int64_t             step_tokens; /* most tokens of a rank in one step, >= 1 */
-    witan_plan_config_t plan;        /* token_count_max is set by the job */
-    bool                routing;     /* gather ids and weights too */
-    wtn_job_load_t      load;        /* out: of this rank */
-    double              seconds;     /* out: in the steps, dealing and gathering included */
+    int64_t             token_count;   /* of the whole job; equal on all ranks */
+    int64_t             step_tokens;   /* most tokens of a rank in one step, >= 1 */
+    witan_plan_config_t plan;          /* token_count_max is set by the job */
+    bool                routing;       /* gather ids and weights too */
+    wtn_job_load_t      load;          /* out: of this rank */
+    int64_t            *expert_tokens; /* out: [E] routed here (token, k); NULL: not wanted */
+    double              seconds;       /* out: in the steps, dealing and gathering included */
 } wtn_job_t;
 
 /* Step s takes the next tokens of the job and deals them to the ranks in contiguous slices, equal
@@ -63,7 +67,13 @@ witan_status_t wtn_job_run(wtn_session_t *session, wtn_job_t *job, const wtn_fee
 /* Loads of all ranks, in order, on every rank; free() it. Collective. */
 witan_status_t wtn_job_loads(wtn_session_t *session, const wtn_job_t *job, wtn_job_load_t **loads);
 
+/* Sum job->expert_tokens [expert_count] over all ranks, on every rank. Collective. */
+witan_status_t wtn_job_sum_experts(wtn_session_t *session, wtn_job_t *job, int32_t expert_count);
+
 /* Print phases, ranks, imbalance (max / mean of rows over ranks) and executors on stdout. */
 void wtn_job_print(const wtn_session_t *session, const wtn_job_t *job, const wtn_job_load_t *loads);
+
+/* Print tokens per expert on stdout. */
+void wtn_job_print_experts(const wtn_job_t *job, int32_t expert_count);
 
 #endif

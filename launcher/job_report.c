@@ -6,6 +6,8 @@
 #include "core/util.h"
 #include "launcher/job.h"
 
+#define EXPERTS_PER_LINE 8
+
 witan_status_t wtn_job_loads(wtn_session_t *session, const wtn_job_t *job, wtn_job_load_t **loads)
 {
     witan_status_t status;
@@ -24,6 +26,53 @@ fail:
     }
     *loads = NULL;
     return status;
+}
+
+witan_status_t wtn_job_sum_experts(wtn_session_t *session, wtn_job_t *job, int32_t expert_count)
+{
+    size_t         count = (size_t)expert_count;
+    int64_t       *all   = calloc((size_t)session->size * count, sizeof(*all));
+    witan_status_t status;
+
+    status = all != NULL ? WITAN_OK : WTN_ERROR(WITAN_E_MEMORY, "loads of %zu experts", count);
+    WTN_TRY(wtn_session_agree(session, status));
+    WTN_TRY(wtn_allgather(session->comm, job->expert_tokens, count * sizeof(*all), all, "loads"));
+    for (size_t e = 0; e < count; e++) {
+        job->expert_tokens[e] = 0;
+        for (size_t rank = 0; rank < (size_t)session->size; rank++) {
+            job->expert_tokens[e] += all[rank * count + e];
+        }
+    }
+
+fail:
+    free(all);
+    return status;
+}
+
+void wtn_job_print_experts(const wtn_job_t *job, int32_t expert_count)
+{
+    int64_t sum = 0, least = INT64_MAX, most = 0;
+    int32_t busiest = 0;
+
+    for (int32_t e = 0; e < expert_count; e++) {
+        int64_t tokens = job->expert_tokens[e];
+
+        sum += tokens;
+        least = wtn_min_i64(least, tokens);
+        if (tokens > most) {
+            most    = tokens;
+            busiest = e;
+        }
+    }
+    printf("# tokens per expert: min %" PRId64 ", mean %.1f, max %" PRId64 " (expert %" PRId32 ")",
+           least, (double)sum / expert_count, most, busiest);
+    for (int32_t e = 0; e < expert_count; e++) {
+        if (e % EXPERTS_PER_LINE == 0) {
+            printf("\n  %4" PRId32 ":", e);
+        }
+        printf(" %8" PRId64, job->expert_tokens[e]);
+    }
+    printf("\n");
 }
 
 static void print_phases(const wtn_job_load_t *loads, int32_t rank_count)

@@ -320,7 +320,9 @@ void wtn_options_fields(const wtn_command_t *command, wtn_field_t *fields)
         const wtn_option_t *option = &command->options[i];
         size_t              bytes  = strlen(option->text);
 
-        if (bytes < WTN_FIELD_BYTES) {
+        if (option->own) {
+            wtn_field_set(&fields[i], option->name, "%s", option->given ? "given" : "(none)");
+        } else if (bytes < WTN_FIELD_BYTES) {
             wtn_field_set(&fields[i], option->name, "%s", bytes == 0 ? "(none)" : option->text);
         } else {
             wtn_field_set(&fields[i], option->name, "%.40s... (%08" PRIx32 ")", option->text,

@@ -36,6 +36,7 @@ typedef struct wtn_option {
     void             *value; /* where it goes, of the type named with its kind */
     int64_t           min, max;
     bool              required;
+    bool              own;   /* ranks may give different words, if all or none give any */
     bool              given; /* out */
     const char       *text;  /* out: as given, else the fallback, else "" */
 } wtn_option_t;
@@ -59,6 +60,12 @@ typedef struct wtn_option {
     {                                                                                            \
         .name = name_, .kind = WTN_OPTION_INTEGER, .argument = argument_, .fallback = fallback_, \
         .help = help_, .value = value_, .min = min_, .max = max_                                 \
+    }
+/* The folder of a model: nodes may have copies of their own, the layer's digest compares them. */
+#define WTN_OPT_MODEL(value_, required_, help_)                                     \
+    {                                                                               \
+        .name = "model", .kind = WTN_OPTION_TEXT, .argument = "DIR", .help = help_, \
+        .value = value_, .required = required_, .own = true                         \
     }
 #define WTN_OPT_REQUIRED_INTEGER(name_, argument_, min_, max_, value_, help_)            \
     {                                                                                    \

@@ -27,7 +27,7 @@ typedef struct run {
     wtn_tokens_t         tokens;
     wtn_st_writer_t     *output, *routing;
     size_t               row_bytes;
-    int32_t              topk;
+    int32_t              topk, expert_count;
     float               *weights; /* [T, K]: the file has all ids before them */
 } run_t;
 
@@ -178,6 +178,7 @@ static witan_status_t print_summary(wtn_session_t *session, const run_options_t 
            group.data_parallel, layer.backend, layer.kernel_tier, group.transport, job->seconds);
     if (options->stats) {
         wtn_job_print(session, job, loads);
+        wtn_job_print_experts(job, layer.config.expert_count);
     }
     return wtn_results_flush();
 
@@ -187,7 +188,7 @@ fail:
 
 /* The files get their names when nothing is left that can fail but that: all bytes are on the disk,
  * the summary is out and all ranks say so. */
-static witan_status_t deliver(wtn_session_t *session, run_t *run, const wtn_job_t *job)
+static witan_status_t deliver(wtn_session_t *session, run_t *run, wtn_job_t *job)
 {
     const bool      first = session->rank == 0;
     wtn_job_load_t *loads = NULL;
@@ -196,6 +197,7 @@ static witan_status_t deliver(wtn_session_t *session, run_t *run, const wtn_job_
     session->phase = "output";
     if (run->options->stats) {
         WTN_TRY(wtn_job_loads(session, job, &loads));
+        WTN_TRY(wtn_job_sum_experts(session, job, run->expert_count));
     }
     status = first ? finish_files(run) : WITAN_OK;
     if (first && status == WITAN_OK) {
@@ -207,6 +209,27 @@ static witan_status_t deliver(wtn_session_t *session, run_t *run, const wtn_job_
 
 fail:
     free(loads);
+    return status;
+}
+
+/* What the layer alone tells: whether the options suit it, and how many counts --stats needs. */
+static witan_status_t prepare(run_t *run, wtn_job_t *job)
+{
+    witan_layer_info_t layer = {.struct_bytes = sizeof(layer)};
+    witan_status_t     status;
+
+    WTN_TRY(witan_layer_info(job->layer, &layer));
+    WTN_TRY(wtn_plan_options_check(&run->options->plan, layer.config.topk));
+    run->expert_count = layer.config.expert_count;
+    if (run->options->stats) {
+        job->expert_tokens = calloc((size_t)run->expert_count, sizeof(*job->expert_tokens));
+        if (job->expert_tokens == NULL) {
+            return WTN_ERROR(WITAN_E_MEMORY, "loads of %" PRId32 " experts", run->expert_count);
+        }
+    }
+    return WITAN_OK;
+
+fail:
     return status;
 }
 
@@ -228,10 +251,12 @@ static witan_status_t run_layer(wtn_session_t *session, run_t *run)
     WTN_TRY(wtn_session_share(session, &job.token_count, sizeof(job.token_count)));
     WTN_TRY(wtn_load_layer(session, &options->session, options->model, (int32_t)options->layer,
                            &job.layer));
+    WTN_TRY(wtn_session_agree(session, prepare(run, &job)));
     WTN_TRY(wtn_job_run(session, &job, &feed));
     WTN_TRY(deliver(session, run, &job));
 
 fail:
+    free(job.expert_tokens);
     witan_layer_destroy(job.layer);
     return status;
 }
@@ -240,7 +265,7 @@ int wtn_cmd_run(int argc, char **argv)
 {
     run_options_t options = {0};
     wtn_option_t  table[] = {
-         WTN_OPT_REQUIRED("model", "DIR", &options.model, "Hugging Face folder"),
+         WTN_OPT_MODEL(&options.model, true, "Hugging Face folder"),
          WTN_OPT_REQUIRED_INTEGER("layer", "N", 0, INT32_MAX, &options.layer, "block of the model"),
          WTN_OPT_REQUIRED("input", "FILE", &options.input, "safetensors with hidden_states [T, H]"),
          WTN_OPT_REQUIRED("output", "FILE", &options.output, "the same, computed"),

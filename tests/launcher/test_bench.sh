@@ -16,6 +16,8 @@ key "$work/e.json" '"schema": "witan.bench.experts/1"'
 key "$work/e.json" '"rows_per_expert": 5'
 key "$work/e.json" '"gflops": [0-9]'
 key "$work/e.json" '"fraction_of_peak": [0-9]'
+key "$work/e.json" '"iterations": 5'
+key "$work/e.json" '"warmup": 1'
 ! grep -q "$(hostname)" "$work/e.json" || wrong "the JSON names the host"
 for dtype in f32 f16; do
     works 0 bench experts --experts 2 --hidden 40 --inter 24 --rows 3 --dtype $dtype -n 2
@@ -28,6 +30,15 @@ works 3 bench layer --experts 7 --topk 3 --hidden 64 --inter 32 --tokens 0,1,9 -
 key "$work/l.json" '"schema": "witan.bench.layer/1"'
 key "$work/l.json" '"tokens": 9'
 key "$work/l.json" '"ranks": 3'
+keys() { # FILE: its outer keys that both have, in order
+    sed -nE 's/^  "(schema|version|machine|shape|iterations|warmup|threads|backend|kernel_tier|results)".*/\1/p' "$1"
+}
+[ "$(keys "$work/e.json" | wc -l)" -eq 10 ] || wrong "keys: $(keys "$work/e.json")"
+[ "$(keys "$work/e.json")" = "$(keys "$work/l.json")" ] ||
+    wrong "order of keys: $(keys "$work/e.json") and $(keys "$work/l.json")"
+[ "$(tail -n 2 "$work/e.json" | head -n 1)" = "  ]" ] || wrong "results are not last"
+# More memory than there can be says what is out of.
+fails 0 1 "out of memory" bench experts --experts 2 --hidden 2000000000 --inter 2000000000 --rows 1
 works 4 bench layer --experts 4 --topk 2 --hidden 64 --inter 32 --tokens 5 -n 2 --ep 2 --tp 2
 works 0 synth --preset qwen2-57b-a14b --scale tiny --tokens 1 --out "$work/model"
 works 2 bench layer --model "$work/model" --layer 0 --tokens 3 -n 2

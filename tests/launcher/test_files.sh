@@ -81,6 +81,18 @@ model m && sed -i "0,/layers\.$layer\.mlp\.gate\./s//layers.$layer.mlp.gxte./" "
 bad 0 "mlp.gate.weight" m
 model m && rm "$work/m/model.safetensors" && mkdir "$work/m/model.safetensors"
 bad 0 "model.safetensors" m
+model m && rm "$work/m/model.safetensors" && ln -s nowhere "$work/m/model.safetensors"
+bad 2 "model.safetensors: cannot be opened: a link to nothing" m
+long=$work/$(printf 'folder-with-a-long-name/%.0s' $(seq 30))
+bad 2 "config.json: cannot be opened: No such file" "${long#"$work/"}"
+bad 2 "x: cannot be opened: No such file" good "$long/x"
+
+# ---- options that only the layer can judge ----
+fails 2 1 "--budget-rows: expected 0 or at least the layer's K" run --model "$work/good" \
+    --layer "$layer" --input "$input" --output "$work/out" --budget-rows 1
+fails 0 1 "--budget-rows: expected" check --model "$work/good" --layer "$layer" --budget-rows 1
+fails 2 1 "--budget-rows: expected" bench layer --model "$work/good" --layer "$layer" --tokens 2 \
+    --budget-rows 1
 
 # ---- a dense layer ----
 fails 2 1 "dense" check --model "$fixtures/qwen3_moe_sharded_bf16" --layer 1
@@ -112,6 +124,11 @@ mpi -n 1 "$work/a.sh" check --model . --layer "$layer" : \
     -n 1 "$work/b.sh" check --model . --layer "$layer" >"$work/stdout" 2>"$work/stderr"
 [ $? -eq 1 ] || wrong "different files: $(cat "$work/stderr")"
 one_line "different files" "on rank 1"
+
+# ---- and the same content under different names ----
+mpi -n 1 "$program" check --model "$work/a" --layer "$layer" : \
+    -n 1 "$program" check --model "$work/good" --layer "$layer" >"$work/stdout" 2>"$work/stderr" ||
+    wrong "copies of a model: $(cat "$work/stderr")"
 
 # ---- NaN stays in its token ----
 works 2 run --model "$work/good" --layer "$layer" --input "$input" --output "$work/clean"

@@ -40,6 +40,10 @@ compute 4 tp --mode tp
 compute 4 tp_again --mode tp
 same "$work/tp" "$work/tp_again"
 compute 4 folded --ep 2 --tp 2 --stats
+grep -q '# tokens per expert: min' "$work/stdout" || wrong "--stats: $(cat "$work/stdout")"
+topk=$(sed -n 's/.*"num_experts_per_tok": *\([0-9]*\).*/\1/p' "$work/model/config.json")
+sum=$(sed -n '/tokens per expert/,$s/^ *[0-9]*://p' "$work/stdout" | tr -s ' ' '\n' | paste -sd+)
+[ "$((${sum#+}))" -eq $((67 * topk)) ] || wrong "tokens per expert: $(cat "$work/stdout")"
 grep -q '# imbalance' "$work/stdout" || wrong "--stats: $(cat "$work/stdout")"
 grep -q 'ep 2, tp 2, dp 1' "$work/stdout" || wrong "summary: $(cat "$work/stdout")"
 
@@ -55,6 +59,9 @@ grep -q '^0 tokens' "$work/stdout" || wrong "no tokens: $(cat "$work/stdout")"
 
 # One token on eight ranks.
 works 8 check --model "$work/model" --layer "$layer" --tokens 1
+grep -q 'check: 1 token, .* 8 ranks' "$work/stdout" || wrong "one token: $(cat "$work/stdout")"
+works 0 check --model "$work/model" --layer "$layer"
+grep -q 'check: 64 tokens, .* 1 rank (' "$work/stdout" || wrong "one rank: $(cat "$work/stdout")"
 for preset in mixtral-8x7b qwen2-57b-a14b deepseek-v3 gpt-oss-120b; do
     works 0 synth --preset $preset --scale tiny --tokens 5 --out "$work/$preset"
     layer=$(sed -n 's/.*, layer \([0-9]*\):.*/\1/p' "$work/stdout")

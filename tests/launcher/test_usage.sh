@@ -54,6 +54,8 @@ fails 2 2 "expected one rank, found 2" bench experts
 fails 0 2 "--input contradicts" check --model "$work" --layer 0 --input x --tokens 3
 WITAN_TIMEOUT=soon fails 0 2 "WITAN_TIMEOUT" check --model "$work" --layer 0
 WITAN_TIMEOUT=soon fails 2 2 "WITAN_TIMEOUT" check --model "$work" --layer 0
+WITAN_KERNEL_TIER=bad fails 0 2 "WITAN_KERNEL_TIER: expected one of auto, scalar" \
+    check --model "$work" --layer 0
 WITAN_NUM_THREADS=many fails 0 2 "WITAN_NUM_THREADS" check --model "$work" --layer 0
 fails 0 1 "no-such-dir" check --model "$work/no-such-dir" --layer 0
 fails 0 1 "backend cuda: not available: not part" check --model "$work" --layer 0 --backend cuda
