@@ -142,4 +142,5 @@ cmp <(head -c $at "$work/clean") <(head -c $at "$work/marked") || wrong "NaN wen
 cmp <(tail -c $((3 * row)) "$work/clean") <(tail -c $((3 * row)) "$work/marked") ||
     wrong "NaN went to later tokens"
 ! cmp -s "$work/clean" "$work/marked" || wrong "NaN was lost"
+fails 2 1 "found nan" check --model "$work/good" --layer "$layer" --input "$work/nan"
 finish
