@@ -53,16 +53,15 @@ static void make_one_line(char *text)
 /* Too long is nearly always a path: what comes after it tells the reason, so the middle goes. */
 static void cut_to_fit(const char *text, char out[WTN_ERROR_TEXT_BYTES])
 {
-    const size_t head = 100, most = WTN_ERROR_TEXT_BYTES - 1;
+    const size_t head = 100, dots = 3, most = WTN_ERROR_TEXT_BYTES - 1;
     size_t       length = strlen(text);
 
     if (length <= most) {
         memcpy(out, text, length + 1);
-        return;
+    } else {
+        (void)snprintf(out, WTN_ERROR_TEXT_BYTES, "%.*s...%s", (int)head, text,
+                       text + length - (most - head - dots));
     }
-    memcpy(out, text, head);
-    memcpy(out + head, "...", 3);
-    memcpy(out + head + 3, text + length - (most - head - 3), most - head - 3 + 1);
 }
 
 witan_status_t witan_error_set(witan_status_t status, const char *format, ...)
