@@ -63,7 +63,8 @@ typedef struct wtn_carver {
 /* count * size bytes, 64-byte aligned; NULL while measuring. */
 void *wtn_carve(wtn_carver_t *carver, size_t count, size_t size);
 
-/* In the manner of FNV-1a, eight bytes at a time; for comparing things over ranks. */
+/* In the manner of FNV-1a, eight bytes at a time; for comparing things over ranks, and for seeds of
+ * tensors by name: changing it changes the blocks of `witan synth`. */
 uint64_t wtn_hash(uint64_t seed, const void *data, size_t bytes);
 
 #endif
