@@ -15,6 +15,7 @@ works 0 bench experts --experts 3 --hidden 64 --inter 32 --rows 1,5 -n 5 -w 1 -c
 key "$work/e.json" '"schema": "witan.bench.experts/1"'
 key "$work/e.json" '"rows_per_expert": 5'
 key "$work/e.json" '"gflops": [0-9]'
+key "$work/e.json" '"fraction_of_roof": [0-9]'
 key "$work/e.json" '"fraction_of_peak": [0-9]'
 key "$work/e.json" '"iterations": 5'
 key "$work/e.json" '"warmup": 1'
