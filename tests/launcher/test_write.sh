@@ -38,9 +38,10 @@ run="run --model $work/model --layer $layer --input $work/model/input.safetensor
     one_line "standard output closed" "standard output: "
     no_output "standard output closed"
 
-    # The limit of a file's size is an error of the write, not a signal.
+    # The limit of a file's size is an error of the write, not a signal. A program built for coverage
+    # writes files of its own at its end and complains of the limit too.
     mkdir "$work/limited"
-    (
+    grep -q '\.gcda' "$program" || (
         ulimit -f 64
         fails 0 1 "$work/limited/y: cannot be written: File too large" \
             $run --output "$work/limited/y"
