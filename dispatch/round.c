@@ -236,13 +236,19 @@ static witan_status_t check_manifest(witan_plan_t *plan, wtn_round_t *round, int
     left = plan->source_rounds[s] - (uint64_t)round->index - 1;
     if (header->token_count < 0 || header->token_count > plan->shape.source_tokens[s] ||
         header->row_count < 0 || header->row_count > plan->shape.source_rows[s] ||
-        request->bytes != sizeof(*header) + (size_t)header->row_count * sizeof(wtn_wire_row_t) ||
-        (round->index > 0 && header->rounds_left != left)) {
+        request->bytes != sizeof(*header) + (size_t)header->row_count * sizeof(wtn_wire_row_t)) {
         return WTN_ERROR(WITAN_E_MISMATCH,
                          "dispatch: rank %" PRId32 " announced %" PRId64 " tokens and %" PRId64
-                         " rows in %zu bytes, more than its quota of %" PRId64 " and %" PRId64,
+                         " rows in %zu bytes, expected at most %" PRId64 " and %" PRId64
+                         " and the bytes of those rows",
                          rank, header->token_count, header->row_count, request->bytes,
                          plan->shape.source_tokens[s], plan->shape.source_rows[s]);
+    }
+    if (round->index > 0 && header->rounds_left != left) {
+        return WTN_ERROR(WITAN_E_MISMATCH,
+                         "dispatch: rank %" PRId32 " announced %" PRIu64
+                         " more rounds, expected %" PRIu64,
+                         rank, header->rounds_left, left);
     }
     for (int64_t i = 0; i < header->row_count; i++) {
         if (wire[i].token < last || wire[i].token >= header->token_count || wire[i].expert < 0 ||
