@@ -118,7 +118,7 @@ witan_status_t wtn_allreduce(wtn_comm_t *comm, const wtn_allreduce_args_t *args)
 
     WTN_TRY(scatter(comm, args, parts, slots));
     reduce.parts = parts;
-    args->reduce(&reduce);
+    WTN_TRY(args->reduce(&reduce));
     WTN_TRY(gather(comm, args, slots));
 
 fail:

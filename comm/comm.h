@@ -164,7 +164,7 @@ typedef struct wtn_allreduce_args {
     wtn_request_t *requests; /* [2 * peer_count], idle */
     int32_t        thread_count;
     wtn_watch_t   *watch;
-    void (*reduce)(const struct wtn_reduce_args *args); /* the backend's */
+    witan_status_t (*reduce)(const struct wtn_reduce_args *args); /* the backend's */
 } wtn_allreduce_args_t;
 
 size_t wtn_allreduce_bytes(int64_t count, int32_t peer_count);

@@ -300,7 +300,7 @@ static witan_status_t finish(witan_plan_t *plan, void *output)
     for (int32_t i = 0; i < plan->shape.round_slots; i++) {
         WTN_TRY(wtn_round_drain(plan, &plan->rounds[i]));
     }
-    layout->backend->combine(&args);
+    WTN_TRY(layout->backend->combine(&args));
     wtn_plan_account(plan, WITAN_PHASE_COMBINE, &since);
     if (plan->tp > 1) {
         WTN_TRY(sum_over_tensor_group(plan, output));

@@ -86,7 +86,7 @@ static size_t write_manifest(const witan_plan_t *plan, const wtn_piece_t *piece,
     return sizeof(header) + (size_t)piece->row_count * sizeof(*wire);
 }
 
-static void gather_tokens(const witan_plan_t *plan, const wtn_piece_t *piece, char *out)
+static witan_status_t gather_tokens(const witan_plan_t *plan, const wtn_piece_t *piece, char *out)
 {
     wtn_gather_args_t args = {
         .x            = plan->hidden,
@@ -97,7 +97,7 @@ static void gather_tokens(const witan_plan_t *plan, const wtn_piece_t *piece, ch
         .thread_count = plan->layer->group->thread_count,
     };
 
-    plan->layer->layout.backend->gather(&args);
+    return plan->layer->layout.backend->gather(&args);
 }
 
 /* Own tokens stay here: same manifest, no message. */
@@ -155,7 +155,7 @@ static witan_status_t send_pieces(witan_plan_t *plan, wtn_round_t *round)
             continue;
         }
         WTN_TRY(post_return(plan, round, peer));
-        gather_tokens(plan, piece, tokens);
+        WTN_TRY(gather_tokens(plan, piece, tokens));
         WTN_TRY(wtn_send_post(plan->comm, requests_of(plan, round, WTN_REQUEST_TOKENS_SEND) + peer,
                               plan->expert_peers[peer], plan->channel, WTN_TAG_TOKENS, tokens,
                               token_bytes));
@@ -402,7 +402,7 @@ static int64_t list_rows(witan_plan_t *plan, wtn_round_t *round)
 }
 
 /* Reduced mode: sum the rows of each token here, in order of k, and keep one row per token. */
-static void reduce_rows(witan_plan_t *plan, wtn_round_t *round, int32_t s)
+static witan_status_t reduce_rows(witan_plan_t *plan, wtn_round_t *round, int32_t s)
 {
     const wtn_layout_t   *layout = &plan->layer->layout;
     const wtn_wire_row_t *wire   = wire_rows(plan, round, s);
@@ -433,7 +433,7 @@ static void reduce_rows(witan_plan_t *plan, wtn_round_t *round, int32_t s)
     }
     args.out = s == plan->me ? plan->rows + (size_t)round->pieces[s].token_begin * layout->row_bytes
                              : partial_slot(plan, round, s);
-    layout->backend->combine(&args);
+    return layout->backend->combine(&args);
 }
 
 witan_status_t wtn_round_compute(witan_plan_t *plan, int64_t index)
@@ -468,7 +468,7 @@ witan_status_t wtn_round_compute(witan_plan_t *plan, int64_t index)
         }
     }
     for (int32_t s = 0; s < plan->ep && is_reduced(plan); s++) {
-        reduce_rows(plan, round, s);
+        WTN_TRY(reduce_rows(plan, round, s));
     }
     return WITAN_OK;
 

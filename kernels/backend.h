@@ -1,8 +1,10 @@
-/* Backends: memory and kernels behind one table. host is in kernels/host.c, cuda will stand beside
- * it.
+/* Backends: memory and kernels behind one table: host in kernels/host.c, cuda in
+ * kernels/cuda_backend.c.
  *
  * Every function that computes takes the threads it may use and a workspace whose size a sibling
- * function told before; none of them allocates or waits for a peer. */
+ * function told before; none of them allocates or waits for a peer. Arrays are in the backend's
+ * memory. The host computes before it returns; cuda queues on `stream` (a cudaStream_t) and
+ * returns. */
 #ifndef WTN_BACKEND_H
 #define WTN_BACKEND_H
 
@@ -36,7 +38,7 @@ typedef struct wtn_ffn_args {
     const void      *x;                 /* [*, H] dtype */
     void            *out;               /* [*, H] dtype */
     int64_t          row_count;         /* <= row_count_max of the workspace */
-    const int32_t   *row_expert;        /* [row_count]; NULL: all expert 0 */
+    const int32_t   *row_expert;        /* [row_count]; NULL: all expert 0; cuda: -1: no row */
     const int64_t   *row_in;            /* [row_count]; NULL: row i */
     const int64_t   *row_out;           /* [row_count]; NULL: row i */
     int64_t         *expert_row_counts; /* out [expert_count], or NULL */
@@ -46,6 +48,8 @@ typedef struct wtn_ffn_args {
     void            *workspace;
     size_t           workspace_bytes;
     int32_t          thread_count;
+    void            *stream;
+    int32_t          sm_reserved; /* cuda: multiprocessors left to communication */
     void (*poll)(void *context); /* called now and then by the calling thread; may be NULL */
     void *poll_context;
 } wtn_ffn_args_t;
@@ -70,6 +74,7 @@ typedef struct wtn_gate_args {
     void       *workspace;
     size_t      workspace_bytes;
     int32_t     thread_count;
+    void       *stream;
 } wtn_gate_args_t;
 
 /* ---- top-k of logits ---- */
@@ -86,6 +91,7 @@ typedef struct wtn_topk_args {
     void                  *workspace;
     size_t                 workspace_bytes;
     int32_t                thread_count;
+    void                  *stream;
 } wtn_topk_args_t;
 
 /* ---- combine: ordered weighted sums of rows ---- */
@@ -102,16 +108,18 @@ typedef struct wtn_combine_args {
     const float   *shared_logit; /* [T] or NULL; shared is multiplied by its sigmoid */
     void          *out;          /* [T, H]: shared + sum by ascending slot, fp32, rounded once */
     int32_t        thread_count;
+    void          *stream;
 } wtn_combine_args_t;
 
 /* out[i] = parts[0][i] + parts[1][i] + ... in fp32, rounded once. */
 typedef struct wtn_reduce_args {
-    const float *const *parts; /* [part_count] arrays of count floats */
+    const float *const *parts; /* [part_count] arrays of count floats; the list itself is the host's */
     int32_t             part_count;
     int64_t             count;
     witan_dtype_t       out_dtype;
     void               *out;
     int32_t             thread_count;
+    void               *stream;
 } wtn_reduce_args_t;
 
 /* out row i = x row index[i]; rows of row_bytes bytes. */
@@ -122,11 +130,20 @@ typedef struct wtn_gather_args {
     size_t         row_bytes;
     void          *out;
     int32_t        thread_count;
+    void          *stream;
 } wtn_gather_args_t;
 
 typedef struct wtn_backend {
     const char *name;
     bool (*probe)(char *reason, size_t reason_bytes);
+
+    /* Memory where arrays live. `copy` is done when it returns where either side is the host's
+     * ordinary memory. `pinned` memory is the host's, and reached by the device. */
+    witan_status_t (*alloc)(void **out, size_t bytes);
+    void (*free)(void *memory);
+    witan_status_t (*pinned_alloc)(void **out, size_t bytes);
+    void (*pinned_free)(void *memory);
+    witan_status_t (*copy)(void *to, const void *from, size_t bytes, void *stream);
 
     witan_status_t (*ffn_create)(wtn_ffn_t **out, const wtn_ffn_spec_t *spec,
                                  const witan_weights_t *weights);
@@ -146,9 +163,9 @@ typedef struct wtn_backend {
 
     size_t (*topk_workspace_bytes)(int32_t expert_count, int32_t topk, int32_t thread_count);
     witan_status_t (*topk)(const wtn_topk_args_t *args);
-    void (*combine)(const wtn_combine_args_t *args);
-    void (*reduce)(const wtn_reduce_args_t *args);
-    void (*gather)(const wtn_gather_args_t *args);
+    witan_status_t (*combine)(const wtn_combine_args_t *args);
+    witan_status_t (*reduce)(const wtn_reduce_args_t *args);
+    witan_status_t (*gather)(const wtn_gather_args_t *args);
 } wtn_backend_t;
 
 extern const wtn_backend_t wtn_backend_host;

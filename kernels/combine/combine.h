@@ -11,8 +11,8 @@
 
 void wtn_combine_ref(const wtn_combine_args_t *args);
 void wtn_reduce_ref(const wtn_reduce_args_t *args);
-void wtn_host_combine(const wtn_combine_args_t *args);
-void wtn_host_reduce(const wtn_reduce_args_t *args);
+witan_status_t wtn_host_combine(const wtn_combine_args_t *args);
+witan_status_t wtn_host_reduce(const wtn_reduce_args_t *args);
 
 static inline float wtn_combine_sigmoid(float logit)
 {

@@ -69,12 +69,14 @@ void wtn_reduce_by(const wtn_combine_tier_t *tier, const wtn_reduce_args_t *args
     }
 }
 
-void wtn_host_combine(const wtn_combine_args_t *args)
+witan_status_t wtn_host_combine(const wtn_combine_args_t *args)
 {
     wtn_combine_by(best_tier(), args);
+    return WITAN_OK;
 }
 
-void wtn_host_reduce(const wtn_reduce_args_t *args)
+witan_status_t wtn_host_reduce(const wtn_reduce_args_t *args)
 {
     wtn_reduce_by(best_tier(), args);
+    return WITAN_OK;
 }

@@ -7,6 +7,6 @@
 void wtn_gather_ref(const wtn_gather_args_t *args);
 
 /* The slot of wtn_backend_host. */
-void wtn_host_gather(const wtn_gather_args_t *args);
+witan_status_t wtn_host_gather(const wtn_gather_args_t *args);
 
 #endif

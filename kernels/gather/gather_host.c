@@ -6,7 +6,7 @@
 /* Below this the work is over before a second thread has started. */
 #define PARALLEL_BYTES ((size_t)256 << 10)
 
-void wtn_host_gather(const wtn_gather_args_t *a)
+witan_status_t wtn_host_gather(const wtn_gather_args_t *a)
 {
     const int32_t threads = a->thread_count < 1 ? 1 : a->thread_count;
     const bool    large   = (size_t)a->row_count * a->row_bytes >= PARALLEL_BYTES;
@@ -16,4 +16,5 @@ void wtn_host_gather(const wtn_gather_args_t *a)
         memcpy((char *)a->out + (size_t)i * a->row_bytes,
                (const char *)a->x + (size_t)a->index[i] * a->row_bytes, a->row_bytes);
     }
+    return WITAN_OK;
 }

@@ -1,0 +1,41 @@
+/* Host side of the cuda backend: status from foreign codes, launches, memory of the device.
+ *
+ * A stream is a cudaStream_t held as void *, so that C sources without CUDA's headers can pass it
+ * on. Nothing here waits for the device but what says so. */
+#ifndef WTN_CUDA_H
+#define WTN_CUDA_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <witan/status.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* WITAN_OK for code 0 (cudaSuccess); else WITAN_E_TRANSPORT... "<what>: <CUDA's own text>", as
+ * WITAN_E_MEMORY where the device has none left, WITAN_E_INTERNAL otherwise. */
+witan_status_t wtn_cuda_status(int code, const char *what);
+
+/* The multiprocessors of the current device a kernel may take: all, less those a plan leaves to
+ * communication. */
+int32_t wtn_cuda_sm_count(int32_t reserved);
+
+/* Compute capability of the current device, 10 * major + minor; 0 without a device. */
+int32_t wtn_cuda_capability(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+/* For functions with `witan_status_t status` and a label `fail`, beside WTN_TRY. */
+#define WTN_CUDA_TRY(call)                       \
+    do {                                         \
+        status = wtn_cuda_status((call), #call); \
+        if (status != WITAN_OK) {                \
+            goto fail;                           \
+        }                                        \
+    } while (0)
+
+#endif
