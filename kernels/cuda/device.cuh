@@ -122,14 +122,6 @@ WTN_DEVICE uint32_t wtn_match_any(uint32_t value) /* match.any.sync: lanes with 
 {
     return __match_any_sync(0xffffffffu, value);
 }
-WTN_DEVICE bool wtn_elect(void) /* elect.sync: true on one lane */
-{
-    uint32_t taken;
-
-    asm volatile("{ .reg .pred p; elect.sync _|p, 0xffffffff; selp.u32 %0, 1, 0, p; }"
-                 : "=r"(taken));
-    return taken != 0;
-}
 
 /* ---- numbers ---- */
 
