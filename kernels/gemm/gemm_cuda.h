@@ -1,0 +1,85 @@
+/* Grouped GEMM on a device: rows sorted by expert times each expert's weights. One table row per
+ * executor: cublas, sm_80, sm_90a.
+ *
+ * Every output element is one fp32 sum over ascending k, rounded once, and does not depend on how
+ * many rows there are or which form computed it; cublas promises only the accuracy, as it chooses
+ * its order of sums by shape. */
+#ifndef WTN_GEMM_CUDA_H
+#define WTN_GEMM_CUDA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <witan/layer.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Columns of h that follow each other in gated up weights: 8 rows of gate, 8 rows of up, and so on.
+ * One thread of an mma or wgmma accumulator then holds g and u of the same column. */
+#define WTN_CUDA_INTERLEAVE 8
+
+/* Rows are stored in multiples of this many elements, 16 bytes of bf16; the rest is zero. */
+#define WTN_CUDA_ALIGN 8
+
+/* One matrix per expert, fixed for an executor's life; memory of the device, 256-byte aligned. */
+typedef struct wtn_cuda_weights {
+    witan_dtype_t dtype;
+    int32_t       expert_count; /* >= 1 */
+    int64_t       N;            /* rows of an expert; any for down, a multiple of 8 for up, of 16
+                                   for gated up (interleaved) */
+    int64_t      K;             /* columns as stored: a multiple of WTN_CUDA_ALIGN */
+    const void  *w;             /* [expert_count][N][K] */
+    const float *bias;          /* [expert_count][N] in the same order, or NULL */
+} wtn_cuda_weights_t;
+
+/* One grouped product. Expert e has the sorted rows row_begin[e] .. row_begin[e + 1] - 1. */
+typedef struct wtn_cuda_gemm_args {
+    const wtn_cuda_weights_t *weights;
+    const void               *a;         /* rows of K elements, 16-byte aligned */
+    int64_t                   a_stride;  /* elements, a multiple of WTN_CUDA_ALIGN */
+    const int64_t            *a_index;   /* sorted row i is row a_index[i] of a; NULL: i */
+    const int64_t            *row_begin; /* device [expert_count + 1], ascending from 0 */
+    int64_t row_count_max; /* row_begin[expert_count] is not above it: for sizing only */
+    bool    few_rows;      /* the form for few rows per expert; equal bits */
+
+    /* up: h[i][j] = activation of the sums, columns from column_count to h_stride are zero */
+    const witan_activation_t *activation; /* NULL: down */
+    /* down: out[out_index[i]][n] = sum + bias, n < N */
+    void          *out;          /* up: h [row_count_max][out_stride] of dtype */
+    int64_t        out_stride;   /* elements; up: N, or N / 2 gated; down: any */
+    int64_t        column_count; /* up: columns of h that exist; down: N */
+    const int64_t *out_index;    /* down: output row of sorted row i; NULL: i. up: NULL */
+
+    void   *workspace; /* workspace_bytes() of it */
+    int32_t sm_reserved;
+    void   *stream;
+} wtn_cuda_gemm_args_t;
+
+typedef struct wtn_cuda_gemm {
+    /* What an executor wants to keep for a pair of weights, e.g. tensor maps or a library's
+     * handle; NULL: nothing. `state` goes back to the three below. */
+    witan_status_t (*prepare)(void **state, const wtn_cuda_weights_t *up,
+                              const wtn_cuda_weights_t *down);
+    void (*release)(void *state);
+    /* NULL: 0 bytes. Shared by up and down. */
+    size_t (*workspace_bytes)(const wtn_cuda_weights_t *up, const wtn_cuda_weights_t *down,
+                              int64_t row_count_max);
+    /* Queued on args->stream; neither waits nor allocates unless `waits`. */
+    witan_status_t (*up)(void *state, const wtn_cuda_gemm_args_t *args);
+    witan_status_t (*down)(void *state, const wtn_cuda_gemm_args_t *args);
+    bool    waits;        /* up waits once for the device's row counts: not for stream capture */
+    int32_t few_rows_max; /* average rows of an expert up to which few_rows is the faster form */
+} wtn_cuda_gemm_t;
+
+extern const wtn_cuda_gemm_t wtn_cuda_gemm_cublas; /* gemm_cublas_cuda.c: F32, F16, BF16 */
+extern const wtn_cuda_gemm_t wtn_cuda_gemm_sm80;   /* gemm_sm80_cuda.cu: F16, BF16 */
+extern const wtn_cuda_gemm_t wtn_cuda_gemm_sm90;   /* gemm_sm90_cuda.cu: F16, BF16 */
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
