@@ -50,7 +50,7 @@ typedef struct wtn_ffn_args {
     int32_t          thread_count;
     void            *stream;
     int32_t          sm_reserved; /* cuda: multiprocessors left to communication */
-    void (*poll)(void *context); /* called now and then by the calling thread; may be NULL */
+    void (*poll)(void *context);  /* called now and then by the calling thread; may be NULL */
     void *poll_context;
 } wtn_ffn_args_t;
 
@@ -113,13 +113,14 @@ typedef struct wtn_combine_args {
 
 /* out[i] = parts[0][i] + parts[1][i] + ... in fp32, rounded once. */
 typedef struct wtn_reduce_args {
-    const float *const *parts; /* [part_count] arrays of count floats; the list itself is the host's */
-    int32_t             part_count;
-    int64_t             count;
-    witan_dtype_t       out_dtype;
-    void               *out;
-    int32_t             thread_count;
-    void               *stream;
+    const float *const
+                 *parts; /* [part_count] arrays of count floats; the list itself is the host's */
+    int32_t       part_count;
+    int64_t       count;
+    witan_dtype_t out_dtype;
+    void         *out;
+    int32_t       thread_count;
+    void         *stream;
 } wtn_reduce_args_t;
 
 /* out row i = x row index[i]; rows of row_bytes bytes. */
@@ -144,6 +145,15 @@ typedef struct wtn_backend {
     witan_status_t (*pinned_alloc)(void **out, size_t bytes);
     void (*pinned_free)(void *memory);
     witan_status_t (*copy)(void *to, const void *from, size_t bytes, void *stream);
+
+    /* For benchmarks; they wait. `measure` runs `call` once and tells the seconds it took, on cuda
+     * those of the device, with the L2 cache flushed before. What bounds any kernel, 0 where it can
+     * not be measured: `peak`, FLOP/s of multiply-adds on dtype (cuda: of a large cuBLAS product);
+     * `read_bandwidth`, bytes/s of reading an array of `bytes`, beyond the caches. */
+    witan_status_t (*measure)(witan_status_t (*call)(void *context), void *context, void *stream,
+                              double *seconds);
+    double (*peak)(const wtn_tier_t *tier, witan_dtype_t dtype, int32_t thread_count);
+    double (*read_bandwidth)(size_t bytes, int32_t thread_count);
 
     witan_status_t (*ffn_create)(wtn_ffn_t **out, const wtn_ffn_spec_t *spec,
                                  const witan_weights_t *weights);

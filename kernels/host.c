@@ -1,10 +1,12 @@
 #include <stdio.h>
 
+#include "core/util.h"
 #include "kernels/backend.h"
 #include "kernels/combine/combine.h"
 #include "kernels/ffn/ffn.h"
 #include "kernels/gate/gate.h"
 #include "kernels/gather/gather.h"
+#include "kernels/probe/probe.h"
 #include "kernels/topk/topk.h"
 
 static bool probe(char *reason, size_t reason_bytes)
@@ -13,9 +15,23 @@ static bool probe(char *reason, size_t reason_bytes)
     return true;
 }
 
+static witan_status_t measure(witan_status_t (*call)(void *context), void *context, void *stream,
+                              double *seconds)
+{
+    uint64_t       start  = wtn_now_ns();
+    witan_status_t status = call(context);
+
+    (void)stream;
+    *seconds = (double)(wtn_now_ns() - start) * 1e-9;
+    return status;
+}
+
 const wtn_backend_t wtn_backend_host = {
     .name                 = "host",
     .probe                = probe,
+    .measure              = measure,
+    .peak                 = wtn_probe_peak,
+    .read_bandwidth       = wtn_probe_read_bandwidth,
     .ffn_create           = wtn_host_ffn_create,
     .ffn_destroy          = wtn_host_ffn_destroy,
     .ffn_weight_bytes     = wtn_host_ffn_weight_bytes,

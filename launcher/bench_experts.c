@@ -141,26 +141,37 @@ static void free_size(workload_t *size)
     free(size->seconds);
 }
 
+typedef struct once {
+    const experts_t *experts;
+    workload_t      *size;
+} once_t;
+
+static witan_status_t run_once(void *context)
+{
+    const once_t *once = context;
+
+    return once->experts->backend->ffn_run(once->experts->ffn, &once->size->args);
+}
+
 static witan_status_t measure(experts_t *experts, workload_t *size)
 {
-    const wtn_bench_options_t *bench = &experts->options->bench;
-    witan_dtype_t              dtype = experts->model.config.dtype;
-    int64_t                    done  = 0;
+    const wtn_bench_options_t *bench   = &experts->options->bench;
+    const wtn_backend_t       *backend = experts->backend;
+    witan_dtype_t              dtype   = experts->model.config.dtype;
+    once_t                     once    = {experts, size};
+    int64_t                    done    = 0;
     witan_status_t             status;
 
     for (int64_t i = 0; i < bench->warmup_count; i++) {
-        WTN_TRY(experts->backend->ffn_run(experts->ffn, &size->args));
+        WTN_TRY(run_once(&once));
     }
-    size->bandwidth = wtn_probe_read_bandwidth(wtn_bench_read_bytes(), experts->thread_count);
+    size->bandwidth = backend->read_bandwidth(wtn_bench_read_bytes(), experts->thread_count);
     for (int block = 0; block < WTN_BENCH_BLOCKS; block++) {
         int64_t end = wtn_part_begin(bench->iteration_count, WTN_BENCH_BLOCKS, block + 1);
 
-        size->peaks[block] = wtn_probe_peak(experts->tier, dtype, experts->thread_count);
+        size->peaks[block] = backend->peak(experts->tier, dtype, experts->thread_count);
         for (; done < end; done++) {
-            uint64_t start = wtn_now_ns();
-
-            WTN_TRY(experts->backend->ffn_run(experts->ffn, &size->args));
-            size->seconds[done] = (double)(wtn_now_ns() - start) * 1e-9;
+            WTN_TRY(backend->measure(run_once, &once, size->args.stream, &size->seconds[done]));
         }
     }
     size->best = wtn_bench_quantile(size->seconds, (size_t)bench->iteration_count, 0);

@@ -70,13 +70,15 @@ static witan_status_t read_slice(void *context, const witan_weight_slice_t *slic
     float                  scale     = columns > 0 ? 1.0f / sqrtf((float)columns) : 0.1f;
     witan_dtype_t stored = slice->weight == WITAN_WEIGHT_ROUTER ? synthetic->config->router_dtype
                                                                 : synthetic->config->dtype;
-    size_t        at     = 0;
     uint64_t      seed;
 
     seed = mix(synthetic->seed * 64 + (uint64_t)slice->weight) + (uint64_t)(slice->expert + 1);
     seed = mix(seed);
-    for (int64_t row = slice->row_begin; row < slice->row_begin + slice->row_count; row++) {
-        uint64_t index = (uint64_t)row * (uint64_t)columns + (uint64_t)slice->col_begin;
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < slice->row_count; row++) {
+        uint64_t index =
+            (uint64_t)(slice->row_begin + row) * (uint64_t)columns + (uint64_t)slice->col_begin;
+        size_t at = (size_t)(row * slice->col_count);
 
         for (int64_t column = 0; column < slice->col_count; column++, index++, at++) {
             float value = rounded(scale * unit(seed, index), stored);

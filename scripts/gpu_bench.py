@@ -1,0 +1,213 @@
+#!/usr/bin/env python3
+"""Time torch._grouped_mm and a plain Triton grouped GEMM beside `witan bench experts --backend cuda`.
+
+Same shapes, same machine, one run, in the order A B A: Witan, the peers, Witan again. Random data,
+the L2 cache flushed before every timing, medians. The peers are timed on their two products alone,
+rows already sorted by expert; Witan's time holds everything between the rows of the tokens and
+the rows of the result: gather, both products, bias and activation, scatter. The ratio is therefore
+a lower bound.
+
+usage: gpu_bench.py --witan build/witan --out DIR [--shapes NAME,...] [--rows N,...] [--repeat N]
+
+Needs PyTorch with CUDA; Triton where it is there. Writes DIR/peers.json and prints a table.
+"""
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+
+import torch
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:
+    triton = None
+
+# experts, top-k, hidden size, expert width
+SHAPES = {
+    "deepseek-v3": (256, 8, 7168, 2048),
+    "mixtral-8x7b": (8, 2, 4096, 14336),
+    "qwen3-30b-a3b": (128, 8, 2048, 768),
+    "qwen3-235b-a22b": (128, 8, 4096, 1536),
+    "gpt-oss-120b": (128, 4, 2880, 2880),
+    "olmoe-1b-7b": (64, 8, 2048, 1024),
+}
+FLUSH_BYTES = 256 << 20
+
+
+def median_ms(call, flush, repeat):
+    for _ in range(2):
+        call()
+    times = []
+    for _ in range(repeat):
+        flush.zero_()
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        call()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end))
+    return statistics.median(times)
+
+
+if triton is not None:
+
+    @triton.jit
+    def grouped_kernel(a, b, c, block_expert, block_row, row_end, N, K, BM: tl.constexpr,
+                       BN: tl.constexpr, BK: tl.constexpr):
+        """One block of rows of one expert times one block of its columns."""
+        columns = tl.cdiv(N, BN)
+        block = tl.program_id(0) // columns
+        expert = tl.load(block_expert + block).to(tl.int64)
+        rows = tl.load(block_row + block).to(tl.int64) + tl.arange(0, BM)
+        n = (tl.program_id(0) % columns) * BN + tl.arange(0, BN)
+        inside = rows < tl.load(row_end + expert)
+        k = tl.arange(0, BK)
+        a_at = a + rows[:, None] * K + k[None, :]
+        b_at = b + expert * N * K + n[None, :].to(tl.int64) * K + k[:, None]
+        total = tl.zeros((BM, BN), dtype=tl.float32)
+        for step in range(0, tl.cdiv(K, BK)):
+            left = k < K - step * BK
+            x = tl.load(a_at, mask=inside[:, None] & left[None, :], other=0.0)
+            w = tl.load(b_at, mask=(n < N)[None, :] & left[:, None], other=0.0)
+            total = tl.dot(x, w, total)
+            a_at += BK
+            b_at += BK
+        c_at = c + rows[:, None] * N + n[None, :]
+        tl.store(c_at, total.to(tl.bfloat16), mask=inside[:, None] & (n < N)[None, :])
+
+
+class Triton:
+    """The kernel above with the better of a few tile sizes."""
+
+    name = "triton"
+    tiles = ((128, 128, 64, 4, 8), (128, 256, 64, 3, 8), (64, 128, 64, 4, 4), (16, 128, 128, 4, 4))
+
+    def __init__(self, counts, device):
+        ends = torch.tensor(counts).cumsum(0)
+        self.row_end = ends.to(device)
+        self.blocks = {}
+        for tile in {t[0] for t in self.tiles}:
+            expert, row = [], []
+            for e, count in enumerate(counts):
+                begin = int(ends[e]) - count
+                for r in range(0, count, tile):
+                    expert.append(e)
+                    row.append(begin + r)
+            self.blocks[tile] = (torch.tensor(expert, device=device),
+                                 torch.tensor(row, device=device))
+
+    def calls(self, a, b, c):
+        N, K = b.shape[1], b.shape[2]
+        for bm, bn, bk, stages, warps in self.tiles:
+            expert, row = self.blocks[bm]
+            grid = (len(expert) * triton.cdiv(N, bn),)
+            yield lambda: grouped_kernel[grid](a, b, c, expert, row, self.row_end, N, K, bm, bn,
+                                               bk, num_stages=stages, num_warps=warps)
+
+
+class Torch:
+    name = "torch._grouped_mm"
+
+    def __init__(self, counts, device):
+        self.ends = torch.tensor(counts).cumsum(0).to(torch.int32).to(device)
+
+    def calls(self, a, b, c):
+        yield lambda: torch._grouped_mm(a, b.transpose(1, 2), offs=self.ends)
+
+
+def dense_ms(rows, N, K, flush, repeat):
+    """cuBLAS on one product of the same total, the ceiling of a grouped one."""
+    a = torch.randn(rows, K, dtype=torch.bfloat16, device="cuda")
+    b = torch.randn(N, K, dtype=torch.bfloat16, device="cuda")
+    return median_ms(lambda: a @ b.t(), flush, repeat)
+
+
+def product_ms(peer, a, b, c, flush, repeat):
+    best = None
+    for call in peer.calls(a, b, c):
+        try:
+            ms = median_ms(call, flush, repeat)
+        except Exception as error:  # a tile that does not fit the device
+            print(f"# {peer.name}: {type(error).__name__}: {str(error).splitlines()[0]}",
+                  file=sys.stderr)
+            continue
+        best = ms if best is None else min(best, ms)
+    return best
+
+
+def time_peers(shape, rows, repeat):
+    E, _, H, I = SHAPES[shape]
+    flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
+    counts = [rows] * E
+    total = rows * E
+    x = torch.randn(total, H, dtype=torch.bfloat16, device="cuda")
+    h = torch.randn(total, I, dtype=torch.bfloat16, device="cuda")
+    up = torch.randn(E, 2 * I, H, dtype=torch.bfloat16, device="cuda") * H**-0.5
+    down = torch.randn(E, H, I, dtype=torch.bfloat16, device="cuda") * I**-0.5
+    up_out = torch.empty(total, 2 * I, dtype=torch.bfloat16, device="cuda")
+    down_out = torch.empty(total, H, dtype=torch.bfloat16, device="cuda")
+    result = {}
+    for kind in (Torch, Triton) if triton is not None else (Torch,):
+        peer = kind(counts, "cuda")
+        parts = [product_ms(peer, x, up, up_out, flush, repeat),
+                 product_ms(peer, h, down, down_out, flush, repeat)]
+        result[peer.name] = None if None in parts else sum(parts)
+    if rows >= 1024:
+        result["cublas dense"] = (dense_ms(total, 2 * I, H, flush, repeat) +
+                                  dense_ms(total, H, I, flush, repeat))
+    return result
+
+
+def time_witan(program, shape, rows, repeat, out):
+    E, K, H, I = SHAPES[shape]
+    report = out / "witan.json"
+    subprocess.run([program, "bench", "experts", "--backend", "cuda", "--dtype", "bf16",
+                    "--experts", str(E), "--topk", str(K), "--hidden", str(H), "--inter", str(I),
+                    "--rows", ",".join(map(str, rows)), "-n", str(repeat), "--json", str(report)],
+                   check=True, stdout=subprocess.DEVNULL)
+    results = json.loads(report.read_text())["results"]
+    return {r["rows_per_expert"]: r["p50_us"] * 1e-3 for r in results}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--witan", required=True)
+    parser.add_argument("--out", required=True, type=pathlib.Path)
+    parser.add_argument("--shapes", default=",".join(SHAPES))
+    parser.add_argument("--rows", default="1,4,16,64,1024,2048")
+    parser.add_argument("--repeat", type=int, default=11)
+    options = parser.parse_args()
+    rows = [int(r) for r in options.rows.split(",")]
+    options.out.mkdir(parents=True, exist_ok=True)
+    results = []
+    print(f"# {torch.cuda.get_device_name()}, torch {torch.__version__}, bf16, medians of "
+          f"{options.repeat}; ms; ratio: peer's two products / witan's whole expert network")
+    print(f"# {'shape':16} {'rows':>6} {'witan':>9} {'again':>9} {'TFLOP/s':>8} {'TB/s':>6}  peers")
+    for shape in options.shapes.split(","):
+        E, _, H, I = SHAPES[shape]
+        first = time_witan(options.witan, shape, rows, options.repeat, options.out)
+        peers = {r: time_peers(shape, r, options.repeat) for r in rows}
+        torch.cuda.empty_cache()
+        again = time_witan(options.witan, shape, rows, options.repeat, options.out)
+        for r in rows:
+            ms = statistics.mean([first[r], again[r]])
+            entry = {"shape": shape, "rows_per_expert": r, "witan_ms": [first[r], again[r]],
+                     "tflops": 6.0 * E * r * H * I / ms * 1e-9,
+                     "weight_tb_per_s": 6.0 * E * H * I / ms * 1e-9, "peers_ms": peers[r]}
+            results.append(entry)
+            text = "  ".join(f"{name} {t:.3f} ({t / ms:.2f}x)" for name, t in peers[r].items()
+                             if t is not None)
+            print(f"  {shape:16} {r:6d} {first[r]:9.3f} {again[r]:9.3f} {entry['tflops']:8.1f} "
+                  f"{entry['weight_tb_per_s']:6.2f}  {text}", flush=True)
+    (options.out / "peers.json").write_text(json.dumps({
+        "schema": "witan-peers-1", "device": torch.cuda.get_device_name(),
+        "torch": torch.__version__, "triton": None if triton is None else triton.__version__,
+        "results": results}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
