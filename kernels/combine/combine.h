@@ -9,10 +9,22 @@
 #include "core/half.h"
 #include "kernels/backend.h"
 
-void wtn_combine_ref(const wtn_combine_args_t *args);
-void wtn_reduce_ref(const wtn_reduce_args_t *args);
+void           wtn_combine_ref(const wtn_combine_args_t *args);
+void           wtn_reduce_ref(const wtn_reduce_args_t *args);
 witan_status_t wtn_host_combine(const wtn_combine_args_t *args);
 witan_status_t wtn_host_reduce(const wtn_reduce_args_t *args);
+
+/* The slots of wtn_backend_cuda: the bits of the reference. WITAN_E_ARGUMENT: more parts to reduce
+ * than WTN_CUDA_REDUCE_PARTS_MAX. */
+#define WTN_CUDA_REDUCE_PARTS_MAX 256
+#ifdef __cplusplus
+extern "C" {
+#endif
+witan_status_t wtn_cuda_combine(const wtn_combine_args_t *args);
+witan_status_t wtn_cuda_reduce(const wtn_reduce_args_t *args);
+#ifdef __cplusplus
+}
+#endif
 
 static inline float wtn_combine_sigmoid(float logit)
 {

@@ -8,6 +8,10 @@
 
 #include "kernels/backend.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* What travels before the rows of a token: [K + 1] int32, or [2 K + 1] with weights.
  *   [0]          first row of the token, counted within its pair and round
  *   [1 .. K]     local experts at the destination by ascending k, those that exist first; then -1
@@ -50,8 +54,9 @@ witan_status_t wtn_cuda_schedule(const wtn_schedule_args_t *args);
 
 /* One round of the pair tokens -> rows of H and their meta, packed for sending. Token i of peer p
  * in this round goes to out_tokens[p] + i * row_bytes and out_meta[p] + i * meta_words; the lists
- * of pointers are device memory, so a peer's may point into the peer's own memory. Slots from the
- * piece's end to meta_slots[p] (0: none) get experts -1. */
+ * of pointers are device memory, so a peer's may point into the peer's own memory. Where meta_slots
+ * is not 0, the slots of each peer from the piece's end to meta_slots get 0, experts -1, weights
+ * 0. */
 typedef struct wtn_pack_args {
     const wtn_schedule_args_t *schedule;
     const void                *hidden; /* [T, H] */
@@ -59,8 +64,8 @@ typedef struct wtn_pack_args {
     int32_t                    round;
     void *const               *out_tokens; /* [peers] NULL: not this peer's */
     int32_t *const            *out_meta;   /* [peers] */
-    int64_t                    meta_slots; /* per peer, for padded exchange; 0: exact */
-    int32_t                    sm_reserved;
+    int64_t meta_slots; /* of each peer, for padded exchange, >= round_tokens; 0: exact */
+    int32_t sm_reserved;
 } wtn_pack_args_t;
 
 witan_status_t wtn_pack_ref(const wtn_pack_args_t *args);
@@ -69,13 +74,14 @@ witan_status_t wtn_cuda_pack(const wtn_pack_args_t *args);
 /* Received tokens of one round -> the list that ffn_run takes, [token_slots * K] entries:
  * row_expert (or -1), row_in (slot of the token), row_out. Source s has its tokens at slots
  * token_begin[s] .. + token_count[s] and its rows from row_out_begin[s] on. In reduced mode also
- * reduce_index [token_slots, K] (row_out or -1) and reduce_weight, for a combine per token. */
+ * reduce_index [token_slots, K] (row_out or -1) and reduce_weight, for a combine per token. Where
+ * there is no row, row_expert is -1, row_in and row_out 0. */
 typedef struct wtn_list_args {
     const int32_t *meta; /* [token_slots, meta_words] */
     int32_t        topk, peer_count;
     int64_t        token_slots;
-    const int64_t *token_begin;   /* [peers] */
-    const int64_t *token_count;   /* [peers]; slots beyond are ignored */
+    const int64_t *token_begin;   /* [peers] ascending */
+    const int64_t *token_count;   /* [peers]; slots of no source get no row */
     const int64_t *row_out_begin; /* [peers] */
     bool           reduced;
     int32_t       *row_expert;
@@ -87,5 +93,9 @@ typedef struct wtn_list_args {
 
 witan_status_t wtn_list_ref(const wtn_list_args_t *args);
 witan_status_t wtn_cuda_list(const wtn_list_args_t *args);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

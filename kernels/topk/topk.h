@@ -18,6 +18,16 @@ size_t wtn_host_topk_workspace_bytes(int32_t expert_count, int32_t topk, int32_t
 witan_status_t wtn_topk_ref(const wtn_topk_args_t *args);
 witan_status_t wtn_host_topk(const wtn_topk_args_t *args);
 
+/* The cuda backend's slots: the bits of the reference. */
+#ifdef __cplusplus
+extern "C" {
+#endif
+size_t wtn_cuda_topk_workspace_bytes(int32_t expert_count, int32_t topk, int32_t thread_count);
+witan_status_t wtn_cuda_topk(const wtn_topk_args_t *args);
+#ifdef __cplusplus
+}
+#endif
+
 /* ---- shared by both: everything but the selection ---- */
 
 /* One thread's share of the workspace. */
