@@ -140,7 +140,8 @@ witan_status_t wtn_layout_make(wtn_layout_t *layout, const witan_layer_config_t 
     WTN_TRY(check_config(config));
     layout->config = *config;
     WTN_TRY(wtn_backend_select(config->backend, &layout->backend));
-    WTN_TRY(wtn_tier_select(config->kernel_tier, &layout->tier));
+    WTN_TRY(
+        wtn_tier_choose(layout->backend->tiers, config->kernel_tier, config->dtype, &layout->tier));
     layout->config.backend     = layout->backend->name;
     layout->config.kernel_tier = wtn_tier_name(layout->tier);
     WTN_TRY(wtn_placement_make(&layout->placement, config->expert_count, folding->expert_parallel,

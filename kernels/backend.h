@@ -1,5 +1,5 @@
 /* Backends: memory and kernels behind one table: host in kernels/host.c, cuda in
- * kernels/cuda_backend.c.
+ * kernels/cuda/backend_cuda.c.
  *
  * Every function that computes takes the threads it may use and a workspace whose size a sibling
  * function told before; none of them allocates or waits for a peer. Arrays are in the backend's
@@ -137,6 +137,7 @@ typedef struct wtn_gather_args {
 typedef struct wtn_backend {
     const char *name;
     bool (*probe)(char *reason, size_t reason_bytes);
+    const wtn_tier_t *const *tiers; /* from the plainest to the fastest; ends with NULL */
 
     /* Memory where arrays live. `copy` is done when it returns where either side is the host's
      * ordinary memory. `pinned` memory is the host's, and reached by the device. */

@@ -1,5 +1,7 @@
 #include <stdio.h>
+#include <string.h>
 
+#include "core/error.h"
 #include "core/util.h"
 #include "kernels/backend.h"
 #include "kernels/combine/combine.h"
@@ -7,6 +9,7 @@
 #include "kernels/gate/gate.h"
 #include "kernels/gather/gather.h"
 #include "kernels/probe/probe.h"
+#include "kernels/tier.h"
 #include "kernels/topk/topk.h"
 
 static bool probe(char *reason, size_t reason_bytes)
@@ -26,9 +29,30 @@ static witan_status_t measure(witan_status_t (*call)(void *context), void *conte
     return status;
 }
 
+static witan_status_t memory_alloc(void **out, size_t bytes)
+{
+    *out = wtn_alloc(bytes);
+    return *out != NULL ? WITAN_OK : WTN_ERROR(WITAN_E_MEMORY, "host: %zu bytes", bytes);
+}
+
+static witan_status_t memory_copy(void *to, const void *from, size_t bytes, void *stream)
+{
+    (void)stream;
+    if (bytes > 0) {
+        memcpy(to, from, bytes);
+    }
+    return WITAN_OK;
+}
+
 const wtn_backend_t wtn_backend_host = {
     .name                 = "host",
     .probe                = probe,
+    .tiers                = wtn_tiers,
+    .alloc                = memory_alloc,
+    .free                 = wtn_free,
+    .pinned_alloc         = memory_alloc,
+    .pinned_free          = wtn_free,
+    .copy                 = memory_copy,
     .measure              = measure,
     .peak                 = wtn_probe_peak,
     .read_bandwidth       = wtn_probe_read_bandwidth,

@@ -110,20 +110,43 @@ bool wtn_tier_probe(const wtn_tier_t *tier, char *reason, size_t reason_bytes)
     return tier->probe(reason, reason_bytes);
 }
 
-static witan_status_t unknown(const char *source, const char *name)
+static bool serves(const wtn_tier_t *tier, witan_dtype_t dtype)
+{
+    return tier->gemm[dtype] != NULL || tier->cuda_gemm[dtype] != NULL;
+}
+
+static witan_status_t unknown(const wtn_tier_t *const *tiers, const char *source, const char *name)
 {
     char   known[128] = "auto";
     size_t used       = strlen(known);
 
-    for (int32_t i = 0; wtn_tiers[i] != NULL; i++) {
-        int more = snprintf(known + used, sizeof(known) - used, ", %s", wtn_tiers[i]->name);
+    for (int32_t i = 0; tiers[i] != NULL; i++) {
+        int more = snprintf(known + used, sizeof(known) - used, ", %s", tiers[i]->name);
 
         used = (size_t)wtn_min_i64((int64_t)used + more, (int64_t)sizeof(known) - 1);
     }
     return WTN_ERROR(WITAN_E_ARGUMENT, "%s: expected one of %s, found '%s'", source, known, name);
 }
 
-witan_status_t wtn_tier_select(const char *name, const wtn_tier_t **out)
+static witan_status_t choose_fastest(const wtn_tier_t *const *tiers, witan_dtype_t dtype,
+                                     const wtn_tier_t **out)
+{
+    char reason[128] = "";
+
+    for (int32_t i = 0; tiers[i] != NULL; i++) {
+        if (serves(tiers[i], dtype) && wtn_tier_probe(tiers[i], reason, sizeof(reason))) {
+            *out = tiers[i];
+        }
+    }
+    if (*out == NULL) {
+        return WTN_ERROR(WITAN_E_UNSUPPORTED, "kernel tier: none for %s: %s",
+                         witan_dtype_name(dtype), reason);
+    }
+    return WITAN_OK;
+}
+
+witan_status_t wtn_tier_choose(const wtn_tier_t *const *tiers, const char *name,
+                               witan_dtype_t dtype, const wtn_tier_t **out)
 {
     const char *source = "kernel tier";
     char        reason[128];
@@ -134,20 +157,26 @@ witan_status_t wtn_tier_select(const char *name, const wtn_tier_t **out)
         name   = wtn_env_text(WTN_ENV_WITAN_KERNEL_TIER);
     }
     if (strcmp(name, "auto") == 0) {
-        for (int32_t i = 0; wtn_tiers[i] != NULL; i++) {
-            *out = wtn_tier_probe(wtn_tiers[i], reason, sizeof(reason)) ? wtn_tiers[i] : *out;
-        }
-        return WITAN_OK;
+        return choose_fastest(tiers, dtype, out);
     }
-    for (int32_t i = 0; wtn_tiers[i] != NULL; i++) {
-        if (strcmp(name, wtn_tiers[i]->name) != 0) {
+    for (int32_t i = 0; tiers[i] != NULL; i++) {
+        if (strcmp(name, tiers[i]->name) != 0) {
             continue;
         }
-        if (!wtn_tier_probe(wtn_tiers[i], reason, sizeof(reason))) {
+        if (!serves(tiers[i], dtype)) {
+            return WTN_ERROR(WITAN_E_UNSUPPORTED, "%s: %s: not for %s", source, name,
+                             witan_dtype_name(dtype));
+        }
+        if (!wtn_tier_probe(tiers[i], reason, sizeof(reason))) {
             return WTN_ERROR(WITAN_E_UNSUPPORTED, "%s: %s: %s", source, name, reason);
         }
-        *out = wtn_tiers[i];
+        *out = tiers[i];
         return WITAN_OK;
     }
-    return unknown(source, name);
+    return unknown(tiers, source, name);
+}
+
+witan_status_t wtn_tier_select(const char *name, const wtn_tier_t **out)
+{
+    return wtn_tier_choose(wtn_tiers, name, WITAN_F32, out);
 }

@@ -55,7 +55,8 @@ static witan_status_t make_experts(experts_t *experts, const wtn_session_t *sess
 
     WTN_TRY(witan_group_query(session->group, &group));
     WTN_TRY(wtn_backend_select(options->session.backend, &experts->backend));
-    WTN_TRY(wtn_tier_select(options->session.kernel_tier, &experts->tier));
+    WTN_TRY(wtn_tier_choose(experts->backend->tiers, options->session.kernel_tier, config->dtype,
+                            &experts->tier));
     experts->thread_count = group.thread_count;
     experts->ids          = calloc((size_t)config->expert_count, sizeof(*experts->ids));
     if (experts->ids == NULL) {

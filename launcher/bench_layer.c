@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/util.h"
 #include "dispatch/reference.h"
+#include "kernels/backend.h"
 #include "kernels/probe/probe.h"
 #include "launcher/bench.h"
 #include "launcher/job.h"
@@ -374,6 +375,7 @@ fail:
 static witan_status_t make_layer(bench_t *bench)
 {
     const layer_options_t *options = bench->options;
+    const wtn_backend_t   *backend;
     witan_status_t         status;
 
     WTN_TRY(wtn_bench_json_probe(bench->session, &options->bench));
@@ -391,7 +393,9 @@ static witan_status_t make_layer(bench_t *bench)
     bench->group.struct_bytes = sizeof(bench->group);
     WTN_TRY(witan_layer_info(bench->layer, &bench->info));
     WTN_TRY(witan_group_query(bench->session->group, &bench->group));
-    return wtn_tier_select(bench->info.kernel_tier, &bench->tier);
+    WTN_TRY(wtn_backend_select(bench->info.backend, &backend));
+    return wtn_tier_choose(backend->tiers, bench->info.kernel_tier, bench->info.config.dtype,
+                           &bench->tier);
 
 fail:
     return status;

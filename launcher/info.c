@@ -107,6 +107,20 @@ static void print_option(const char *name, bool available, const char *reason)
     }
 }
 
+static void print_tiers(const wtn_backend_t *backend)
+{
+    char reason[REASON_BYTES];
+
+    if (backend->tiers == NULL) { /* not built in */
+        return;
+    }
+    printf("\nkernel tiers of the %s backend\n", backend->name);
+    for (const wtn_tier_t *const *tier = backend->tiers; *tier != NULL; tier++) {
+        reason[0] = '\0';
+        print_option(wtn_tier_name(*tier), wtn_tier_probe(*tier, reason, sizeof(reason)), reason);
+    }
+}
+
 static void print_choices(void)
 {
     char reason[REASON_BYTES];
@@ -122,10 +136,8 @@ static void print_choices(void)
         reason[0] = '\0';
         print_option((*transport)->name, (*transport)->probe(reason, sizeof(reason)), reason);
     }
-    printf("\nkernel tiers of the host backend\n");
-    for (const wtn_tier_t *const *tier = wtn_tiers; *tier != NULL; tier++) {
-        reason[0] = '\0';
-        print_option(wtn_tier_name(*tier), wtn_tier_probe(*tier, reason, sizeof(reason)), reason);
+    for (const wtn_backend_t *const *backend = wtn_backends; *backend != NULL; backend++) {
+        print_tiers(*backend);
     }
     printf("\n");
 }

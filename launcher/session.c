@@ -283,7 +283,7 @@ static witan_status_t agree_options(wtn_session_t *session, const wtn_command_t 
  * not run here is not. */
 static witan_status_t check_names(wtn_session_t *session, const wtn_session_options_t *options)
 {
-    const wtn_backend_t *backend;
+    const wtn_backend_t *backend = &wtn_backend_host;
     const wtn_tier_t    *tier;
     witan_status_t       status = WITAN_OK;
 
@@ -291,7 +291,8 @@ static witan_status_t check_names(wtn_session_t *session, const wtn_session_opti
         status = wtn_backend_select(options->backend, &backend);
     }
     if (status == WITAN_OK && options->kernel_tier != NULL) {
-        status = wtn_tier_select(options->kernel_tier, &tier);
+        /* every tier has BF16; a block's own dtype is checked when it is known */
+        status = wtn_tier_choose(backend->tiers, options->kernel_tier, WITAN_BF16, &tier);
     }
     return agree(session, status, status == WITAN_E_ARGUMENT);
 }

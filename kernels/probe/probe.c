@@ -13,6 +13,9 @@ double wtn_probe_peak(const wtn_tier_t *tier, witan_dtype_t dtype, int32_t threa
 {
     double rate = 0.0;
 
+    if (tier->peak[dtype] == NULL) {
+        return 0.0;
+    }
 #pragma omp parallel num_threads(thread_count) reduction(+ : rate)
     {
         double   flops = 0.0;

@@ -4,7 +4,8 @@
 
 #include "kernels/tier.h"
 
-/* FLOP/s of the tier's multiply-add on registers alone, all threads together. About 20 ms. */
+/* FLOP/s of the tier's multiply-add on registers alone, all threads together. About 20 ms.
+ * 0 for a tier of a device. */
 double wtn_probe_peak(const wtn_tier_t *tier, witan_dtype_t dtype, int32_t thread_count);
 
 /* Bytes/s at which `thread_count` threads read an array of `bytes` bytes: best of three passes.
