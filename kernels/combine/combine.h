@@ -4,10 +4,9 @@
 #ifndef WTN_COMBINE_H
 #define WTN_COMBINE_H
 
-#include <math.h>
-
 #include "core/half.h"
 #include "kernels/backend.h"
+#include "kernels/plain_math.h"
 
 void           wtn_combine_ref(const wtn_combine_args_t *args);
 void           wtn_reduce_ref(const wtn_reduce_args_t *args);
@@ -26,11 +25,6 @@ witan_status_t wtn_cuda_reduce(const wtn_reduce_args_t *args);
 }
 #endif
 
-static inline float wtn_combine_sigmoid(float logit)
-{
-    return 1.0f / (1.0f + expf(-logit));
-}
-
 /* Column h of token t before its rounding: the definition, and what is left over by vectors. */
 static inline float wtn_combine_element(const wtn_combine_args_t *args, int64_t t, int64_t h)
 {
@@ -40,7 +34,7 @@ static inline float wtn_combine_element(const wtn_combine_args_t *args, int64_t 
     if (args->shared != NULL) {
         acc = wtn_load_float(args->shared, args->dtype, (size_t)(t * H + h));
         if (args->shared_logit != NULL) {
-            acc *= wtn_combine_sigmoid(args->shared_logit[t]);
+            acc *= wtn_plain_sigmoid(args->shared_logit[t]);
         }
     }
     for (int32_t k = 0; k < args->slot_count; k++) {

@@ -26,7 +26,7 @@ INLINE void combine_vectors(const wtn_combine_args_t *args, witan_dtype_t dtype,
 {
     const int64_t H     = args->hidden_size;
     const float   scale = args->shared != NULL && args->shared_logit != NULL
-                              ? wtn_combine_sigmoid(args->shared_logit[t])
+                              ? wtn_plain_sigmoid(args->shared_logit[t])
                               : 1.0f;
     vec_t         acc[UNROLL];
 

@@ -123,6 +123,19 @@ WTN_DEVICE uint32_t wtn_match_any(uint32_t value) /* match.any.sync: lanes with 
     return __match_any_sync(0xffffffffu, value);
 }
 
+WTN_DEVICE uint32_t wtn_warp_max(uint32_t value) /* redux.sync.max.u32 */
+{
+    return __reduce_max_sync(0xffffffffu, value);
+}
+WTN_DEVICE uint32_t wtn_warp_min(uint32_t value) /* redux.sync.min.u32 */
+{
+    return __reduce_min_sync(0xffffffffu, value);
+}
+WTN_DEVICE uint32_t wtn_warp_sum(uint32_t value) /* redux.sync.add.u32 */
+{
+    return __reduce_add_sync(0xffffffffu, value);
+}
+
 /* ---- numbers ---- */
 
 WTN_DEVICE uint32_t wtn_count_bits(uint32_t value) /* popc */

@@ -2,8 +2,8 @@
 #include <string.h>
 
 #include "core/error.h"
-#include "core/half.h"
 #include "core/util.h"
+#include "kernels/plain_math.h"
 #include "kernels/topk/topk.h"
 
 static witan_status_t check_groups(const witan_routing_t *routing, int32_t expert_count,
@@ -118,59 +118,30 @@ witan_status_t wtn_topk_carve(const wtn_topk_args_t *args, int32_t index,
     return WITAN_OK;
 }
 
-/* e^x within 2 ulp, from plain operations only, so that `omp simd` gives the bits of the scalar
- * loop on every processor: e^x = 2^n e^r, |r| <= ln(2) / 2. NaN stays NaN. */
-static inline float exp_inline(float x)
-{
-    const float    magic = 0x1.8p23f;  /* adding it rounds to an integer, kept in the low bits */
-    const int32_t  bound = 0x42d20000; /* 105: rounds to 0 below -105 and to Inf above */
-    const uint32_t bits  = wtn_float_bits(x);
-    int32_t        size  = (int32_t)(bits & 0x7fffffffu);
-    int32_t        exponent, half;
-    float          shifted, n, r, y;
+/* In double, as over 65536 experts an fp32 sum would break the tolerance; as many sums as a warp of
+ * a device has lanes, i % SUMS in each, then folded by halves: additions overlap, and the device
+ * gets the same bits. */
+#define SUMS 32
 
-    /* Compared as integers: comparisons of floats may trap, and keep the loop from vectors. */
-    size     = size > bound && size <= 0x7f800000 ? bound : size;
-    x        = wtn_bits_float((bits & 0x80000000u) | (uint32_t)size);
-    shifted  = x * 0x1.715476p+0f + magic;
-    n        = shifted - magic;
-    exponent = (int32_t)(wtn_float_bits(shifted) - wtn_float_bits(magic));
-    r        = x - n * 0x1.62ep-1f - n * 0x1.0bfbe8p-15f; /* the first product is exact */
-    y        = 0x1.a0d2cep-13f;
-    y        = y * r + 0x1.6e879cp-10f;
-    y        = y * r + 0x1.1112p-7f;
-    y        = y * r + 0x1.555382p-5f;
-    y        = y * r + 0x1.555554p-3f;
-    y        = y * r + 0.5f;
-    y        = y * (r * r) + r + 1.0f;
-    half     = exponent / 2; /* two factors: 2^-151 and 2^128 are no floats */
-    return y * wtn_bits_float((uint32_t)(half + 127) << 23) *
-           wtn_bits_float((uint32_t)(exponent - half + 127) << 23);
-}
-
-static float sqrt_softplus(float l)
-{
-    /* ln(1 + e^l) = max(l, 0) + ln(1 + e^-|l|), which never overflows */
-    return sqrtf((l > 0.0f ? l : 0.0f) + log1pf(expf(-fabsf(l))));
-}
-
-/* In double, as over 65536 experts an fp32 sum would break the tolerance; four sums, i % 4 in
- * each, so that additions overlap. */
 static float sum_of(const float *x, int32_t count)
 {
-    double  sum[4] = {0.0, 0.0, 0.0, 0.0};
-    int32_t i      = 0;
+    double  sum[SUMS] = {0.0};
+    int32_t i         = 0;
 
-    for (; i + 4 <= count; i += 4) {
-        sum[0] += (double)x[i];
-        sum[1] += (double)x[i + 1];
-        sum[2] += (double)x[i + 2];
-        sum[3] += (double)x[i + 3];
+    for (; i + SUMS <= count; i += SUMS) {
+        for (int32_t j = 0; j < SUMS; j++) {
+            sum[j] += (double)x[i + j];
+        }
     }
-    for (; i < count; i++) {
-        sum[i % 4] += (double)x[i];
+    for (int32_t j = 0; i + j < count; j++) {
+        sum[j] += (double)x[i + j];
     }
-    return (float)((sum[0] + sum[1]) + (sum[2] + sum[3]));
+    for (int32_t half = SUMS / 2; half > 0; half /= 2) {
+        for (int32_t j = 0; j < half; j++) {
+            sum[j] += sum[j + half];
+        }
+    }
+    return (float)sum[0];
 }
 
 static void softmax(float *x, int32_t count)
@@ -183,7 +154,7 @@ static void softmax(float *x, int32_t count)
     }
 #pragma omp simd
     for (int32_t i = 0; i < count; i++) {
-        x[i] = exp_inline(x[i] - max);
+        x[i] = wtn_plain_exp(x[i] - max);
     }
     sum = sum_of(x, count);
 #pragma omp simd
@@ -196,7 +167,7 @@ static void sigmoid(float *x, int32_t count)
 {
 #pragma omp simd
     for (int32_t i = 0; i < count; i++) {
-        x[i] = 1.0f / (1.0f + exp_inline(-x[i]));
+        x[i] = wtn_plain_sigmoid(x[i]);
     }
 }
 
@@ -234,7 +205,7 @@ bool wtn_topk_scores(const wtn_topk_args_t *args, int64_t t, wtn_topk_scratch_t 
         sigmoid(s, E);
     } else if (args->routing->score == WITAN_SCORE_SQRT_SOFTPLUS) {
         for (int32_t e = 0; e < E; e++) {
-            s[e] = sqrt_softplus(s[e]);
+            s[e] = wtn_plain_sqrt_softplus(s[e]);
         }
     } else if (!args->routing->score_after_topk) {
         softmax(s, E);
