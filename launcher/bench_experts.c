@@ -36,11 +36,12 @@ typedef struct experts {
     int64_t                  wrong_count;
 } experts_t;
 
-/* One size: M rows for each of E experts. */
+/* One size: M rows for each of E experts. `args` is in the backend's memory. */
 typedef struct workload {
     int64_t        rows_per_expert;
     wtn_ffn_args_t args;
     int32_t       *row_expert;
+    char          *x; /* the host's copy */
     double        *seconds, peaks[WTN_BENCH_BLOCKS];
     double         best, p50, p99, peak, bandwidth;
     int64_t        wrong_count, checked_count;
@@ -95,11 +96,14 @@ static void free_experts(experts_t *experts)
 
 static witan_status_t make_size(experts_t *experts, workload_t *size)
 {
-    const witan_layer_config_t *config = &experts->model.config;
-    size_t                      row    = (size_t)config->hidden_size, values;
-    wtn_ffn_args_t             *args   = &size->args;
+    const witan_layer_config_t *config  = &experts->model.config;
+    const wtn_backend_t        *backend = experts->backend;
+    size_t                      row     = (size_t)config->hidden_size, values;
+    size_t                      bytes   = witan_dtype_bytes(config->dtype);
+    wtn_ffn_args_t             *args    = &size->args;
     size_t                      count;
-    void                       *x;
+    void                       *x, *row_expert;
+    witan_status_t              status;
 
     if (!wtn_mul((size_t)size->rows_per_expert, (size_t)config->expert_count, &count) ||
         !wtn_mul(count, row, &values) || values > SIZE_MAX / 8) {
@@ -116,28 +120,36 @@ static witan_status_t make_size(experts_t *experts, workload_t *size)
     args->workspace_bytes =
         experts->backend->ffn_workspace_bytes(&experts->spec, args->row_count,
                                               args->masked_rows_max, args->thread_count);
-    args->workspace = wtn_alloc(args->workspace_bytes);
-    args->x = x      = wtn_alloc(values * witan_dtype_bytes(config->dtype));
-    args->out        = wtn_alloc(values * witan_dtype_bytes(config->dtype));
+    size->x          = wtn_alloc(values * bytes);
     size->row_expert = calloc(count, sizeof(*size->row_expert));
     size->seconds    = calloc((size_t)experts->options->bench.iteration_count, sizeof(double));
-    if (args->workspace == NULL || x == NULL || args->out == NULL || size->row_expert == NULL ||
-        size->seconds == NULL) {
+    if (size->x == NULL || size->row_expert == NULL || size->seconds == NULL) {
         return WTN_ERROR(WITAN_E_MEMORY, "%" PRId64 " rows per expert", size->rows_per_expert);
     }
-    wtn_synthetic_fill(x, config->dtype, INPUT_SEED, 0, values, 1.0f);
+    wtn_synthetic_fill(size->x, config->dtype, INPUT_SEED, 0, values, 1.0f);
     for (size_t i = 0; i < count; i++) { /* as routed: neighbours go to different experts */
         size->row_expert[i] = (int32_t)(i % (size_t)config->expert_count);
     }
-    args->row_expert = size->row_expert;
-    return WITAN_OK;
+    WTN_TRY(backend->alloc(&args->workspace, args->workspace_bytes));
+    WTN_TRY(backend->alloc(&args->out, values * bytes));
+    WTN_TRY(backend->alloc(&x, values * bytes));
+    args->x = x;
+    WTN_TRY(backend->alloc(&row_expert, count * sizeof(*size->row_expert)));
+    args->row_expert = row_expert;
+    WTN_TRY(backend->copy(x, size->x, values * bytes, NULL));
+    WTN_TRY(backend->copy(row_expert, size->row_expert, count * sizeof(*size->row_expert), NULL));
+
+fail:
+    return status;
 }
 
-static void free_size(workload_t *size)
+static void free_size(const experts_t *experts, workload_t *size)
 {
-    wtn_free(size->args.workspace);
-    wtn_free((void *)(uintptr_t)size->args.x);
-    wtn_free(size->args.out);
+    experts->backend->free(size->args.workspace);
+    experts->backend->free((void *)(uintptr_t)size->args.x);
+    experts->backend->free((void *)(uintptr_t)size->args.row_expert);
+    experts->backend->free(size->args.out);
+    wtn_free(size->x);
     free(size->row_expert);
     free(size->seconds);
 }
@@ -193,12 +205,13 @@ static witan_status_t check_rows(experts_t *experts, workload_t *size)
     size_t               bytes  = witan_dtype_bytes(config.dtype);
     int64_t        count = wtn_min_i64(experts->options->bench.check_count, size->args.row_count);
     double        *reference = calloc(width, sizeof(*reference));
+    char          *out       = calloc(width, bytes);
     double         bound     = wtn_tolerance(config.dtype);
     float          one       = 1.0f;
     witan_status_t status    = WITAN_OK;
 
-    if (reference == NULL) {
-        return WTN_ERROR(WITAN_E_MEMORY, "reference of width %zu", width);
+    if (reference == NULL || out == NULL) {
+        status = WTN_ERROR(WITAN_E_MEMORY, "reference of width %zu", width);
     }
     config.topk                = 1;
     config.shared_inter_size   = 0;
@@ -210,14 +223,17 @@ static witan_status_t check_rows(experts_t *experts, workload_t *size)
         size_t  from = (size_t)row * width * bytes;
         double  norm;
 
-        status = wtn_reference_layer(&config, &experts->model.weights, 1,
-                                     (const char *)size->args.x + from, &size->row_expert[row],
-                                     &one, reference, NULL, NULL);
-        norm   = wtn_error_norm((const char *)size->args.out + from, config.dtype, reference,
-                                config.hidden_size);
+        WTN_TRY(wtn_reference_layer(&config, &experts->model.weights, 1, size->x + from,
+                                    &size->row_expert[row], &one, reference, NULL, NULL));
+        WTN_TRY(
+            experts->backend->copy(out, (const char *)size->args.out + from, width * bytes, NULL));
+        norm = wtn_error_norm(out, config.dtype, reference, config.hidden_size);
         size->wrong_count += !(norm <= bound);
         size->checked_count++;
     }
+
+fail:
+    free(out);
     free(reference);
     return status;
 }
@@ -319,7 +335,7 @@ static witan_status_t run_sizes(experts_t *experts)
         status = status == WITAN_OK ? measure(experts, &size) : status;
         status = status == WITAN_OK ? check_rows(experts, &size) : status;
         status = status == WITAN_OK ? report(experts, &size) : status;
-        free_size(&size);
+        free_size(experts, &size);
     }
     if (status == WITAN_OK && experts->options->bench.json != NULL) {
         status = write_json(experts);
