@@ -32,9 +32,9 @@ VEC_INLINE void TILE_FIXED(const int rows, const wtn_tile_args_t *args)
         const __typeof__(TILE_LOAD(w)) w_left  = TILE_LOAD(w);
         const __typeof__(TILE_LOAD(w)) w_right = TILE_LOAD(w + VEC_LANES);
 
-        __builtin_prefetch(prefetch, 0, 2);
+        __builtin_prefetch(prefetch, 0, 3);
         if (wide) {
-            __builtin_prefetch(prefetch + 64, 0, 2);
+            __builtin_prefetch(prefetch + 64, 0, 3);
         }
         TILE_UNROLL
         for (int r = 0; r < rows; r++) {
