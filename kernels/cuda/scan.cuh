@@ -1,0 +1,66 @@
+/* Prefix sums of whole numbers over a warp and over a block, and what sizes a grid. */
+#ifndef WTN_SCAN_CUH
+#define WTN_SCAN_CUH
+
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/device.cuh"
+
+/* Words of shared memory that wtn_block_scan wants. */
+#define WTN_SCAN_WORDS 33
+
+/* Lanes before this one, as a mask. */
+WTN_DEVICE uint32_t wtn_lanes_below(void)
+{
+    return (1u << wtn_lane()) - 1u;
+}
+
+/* value of this lane and those before it. */
+WTN_DEVICE uint32_t wtn_warp_scan(uint32_t value)
+{
+    for (uint32_t by = 1; by < 32; by *= 2) {
+        const uint32_t below = wtn_shuffle_up(value, by);
+
+        value += wtn_lane() >= by ? below : 0;
+    }
+    return value;
+}
+
+/* The sum of the values of the threads before this one; *total of all. Every thread of the block
+ * takes part; `shared` may be used again when it returns. */
+WTN_DEVICE uint32_t wtn_block_scan(uint32_t value, uint32_t *shared, uint32_t *total)
+{
+    const uint32_t warp = wtn_thread() >> 5, warps = wtn_thread_count() >> 5;
+    const uint32_t sum = wtn_warp_scan(value);
+    uint32_t       before;
+
+    if (wtn_lane() == 31) {
+        shared[warp] = sum;
+    }
+    wtn_sync_block();
+    if (warp == 0) {
+        const uint32_t one = wtn_lane() < warps ? shared[wtn_lane()] : 0;
+        const uint32_t all = wtn_warp_scan(one);
+
+        wtn_sync_warp();
+        shared[wtn_lane()] = all - one;
+        if (wtn_lane() == 31) {
+            shared[32] = all;
+        }
+    }
+    wtn_sync_block();
+    before = shared[warp] + sum - value;
+    *total = shared[32];
+    wtn_sync_block();
+    return before;
+}
+
+/* Blocks for `wanted` blocks' worth of work, walked in strides by at most `per_sm` blocks on each
+ * multiprocessor. */
+static inline uint32_t wtn_grid(int64_t wanted, int32_t per_sm, int32_t sm_reserved)
+{
+    const int64_t most = (int64_t)per_sm * wtn_cuda_sm_count(sm_reserved);
+
+    return (uint32_t)(wanted < most ? wanted : most);
+}
+
+#endif
