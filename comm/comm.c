@@ -9,8 +9,7 @@
 #include "core/error.h"
 #include "core/util.h"
 
-#define MISSING_TEXT_BYTES 256
-#define WATCH_PERIOD       64 /* idle passes between two looks at the watch */
+#define WATCH_PERIOD 64 /* idle passes between two looks at the watch */
 
 const wtn_transport_t *const wtn_transports[] = {&wtn_transport_self, &wtn_transport_mpi,
                                                  &wtn_transport_nccl, NULL};
@@ -73,29 +72,40 @@ size_t wtn_cancel(wtn_comm_t *comm, wtn_request_t *requests, size_t count)
     return left;
 }
 
-/* "rank 2", "ranks 2, 5": the peers of active requests, each once, ascending. */
-static void name_missing(const wtn_comm_t *comm, const wtn_request_t *requests, size_t count,
-                         char text[MISSING_TEXT_BYTES])
+void wtn_rank_list_add(wtn_rank_list_t *list, int32_t rank)
 {
-    int32_t found = 0;
-    size_t  used  = 0;
+    size_t used = strlen(list->text);
 
-    text[0] = '\0';
+    if (list->count == 0) {
+        (void)snprintf(list->text, sizeof(list->text), "rank %" PRId32, rank);
+    } else if (used + 32 < sizeof(list->text)) {
+        if (list->count == 1) { /* "rank 2" becomes "ranks 2" */
+            memmove(list->text + 5, list->text + 4, used - 3);
+            list->text[4] = 's';
+            used++;
+        }
+        (void)snprintf(list->text + used, sizeof(list->text) - used, ", %" PRId32, rank);
+    } else if (strstr(list->text, "...") == NULL) {
+        (void)snprintf(list->text + used, sizeof(list->text) - used, ", ...");
+    }
+    list->count++;
+}
+
+/* The peers of active requests, each once, ascending. */
+static wtn_rank_list_t list_missing(const wtn_comm_t *comm, const wtn_request_t *requests,
+                                    size_t count)
+{
+    wtn_rank_list_t missing = {0};
+
     for (int32_t rank = 0; rank < comm->size; rank++) {
         for (size_t i = 0; i < count; i++) {
-            if (!requests[i].active || requests[i].peer != rank) {
-                continue;
+            if (requests[i].active && requests[i].peer == rank) {
+                wtn_rank_list_add(&missing, rank);
+                break;
             }
-            if (used + 32 < MISSING_TEXT_BYTES) {
-                used += (size_t)snprintf(text + used, MISSING_TEXT_BYTES - used, "%s%" PRId32,
-                                         found > 0 ? ", " : "", rank);
-            } else if (used + 4 < MISSING_TEXT_BYTES && strstr(text, "...") == NULL) {
-                used += (size_t)snprintf(text + used, MISSING_TEXT_BYTES - used, "...");
-            }
-            found++;
-            break;
         }
     }
+    return missing;
 }
 
 /* The deadline, or a time-out after the last beat. */
@@ -112,8 +122,8 @@ static uint64_t put_off(const wtn_comm_t *comm, uint64_t deadline_ns, const wtn_
 witan_status_t wtn_wait(wtn_comm_t *comm, wtn_request_t *requests, size_t count, const char *phase,
                         uint64_t deadline_ns, wtn_watch_t *watch)
 {
-    char     missing[MISSING_TEXT_BYTES];
-    uint32_t idle_count = 0;
+    wtn_rank_list_t missing;
+    uint32_t        idle_count = 0;
 
     for (;;) {
         bool           done   = false;
@@ -139,9 +149,8 @@ witan_status_t wtn_wait(wtn_comm_t *comm, wtn_request_t *requests, size_t count,
             sched_yield(); /* ranks may share a core: who waits must not keep others from working */
     }
     comm->broken = true;
-    name_missing(comm, requests, count, missing);
-    return WTN_ERROR(WITAN_E_TIMEOUT, "%s: not heard from %s %s within %g s", phase,
-                     strchr(missing, ',') != NULL ? "ranks" : "rank", missing,
+    missing      = list_missing(comm, requests, count);
+    return WTN_ERROR(WITAN_E_TIMEOUT, "%s: not heard from %s within %g s", phase, missing.text,
                      (double)comm->timeout_ns / 1e9);
 }
 

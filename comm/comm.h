@@ -34,7 +34,8 @@ typedef enum wtn_tag {
     WTN_TAG_REDUCE   = 4,
     WTN_TAG_GATHER   = 5,
     WTN_TAG_USER     = 6, /* the program's own */
-    WTN_TAG_COUNT    = 7,
+    WTN_TAG_ROLL     = 7,
+    WTN_TAG_COUNT    = 8,
 } wtn_tag_t;
 
 /* A transport. `post` starts a send or receive of request->bytes at `data`; `test` completes what
@@ -125,6 +126,14 @@ witan_status_t wtn_allgather(wtn_comm_t *comm, const void *mine, size_t bytes, v
 /* The same on another channel, for steps that may run beside others. */
 witan_status_t wtn_allgather_on(wtn_comm_t *comm, int32_t channel, const void *mine, size_t bytes,
                                 void *all, const char *phase);
+
+/* Ranks in the words of an error text: "rank 2", "ranks 2, 5". Starts as {0}; added ascending. */
+typedef struct wtn_rank_list {
+    char    text[256]; /* ends with "..." where they are too many */
+    int32_t count;
+} wtn_rank_list_t;
+
+void wtn_rank_list_add(wtn_rank_list_t *list, int32_t rank);
 
 /* A named value that must be equal on all ranks, as text. */
 #define WTN_FIELD_BYTES 64
