@@ -12,6 +12,7 @@
 #include <atomic>
 #include <limits.h>
 #include <memory>
+#define OMPI_SKIP_MPICXX 1
 #include <mpi.h>
 #include <nccl.h>
 #include <stdint.h>
@@ -98,7 +99,7 @@ struct hello_t {
     char host[64], gpu[32];
 };
 
-struct id_t {
+struct identity_t {
     uint32_t magic;
     int      world, serial; /* of who made it */
 };
@@ -664,7 +665,7 @@ const char *ncclGetLastError(ncclComm_t comm)
 ncclResult_t ncclGetUniqueId(ncclUniqueId *out)
 {
     static int serial;
-    id_t       id = {ID_MAGIC, world_rank(), serial++};
+    identity_t       id = {ID_MAGIC, world_rank(), serial++};
 
     memset(out, 0, sizeof(*out));
     memcpy(out, &id, sizeof(id));
@@ -717,7 +718,7 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *out, int size, ncclUniqueId uniq
 {
     std::lock_guard<std::recursive_mutex> hold(emulator::lock);
     ncclResult_t                          code = check_config(config);
-    id_t                                  id;
+    identity_t                                  id;
 
     memcpy(&id, &unique, sizeof(id));
     if (code == ncclSuccess && (id.magic != ID_MAGIC || rank < 0 || rank >= size ||

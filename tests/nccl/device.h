@@ -1,0 +1,40 @@
+/* What the tests of this folder share: a device for each rank, its memory, a stream. */
+#ifndef TEST_NCCL_DEVICE_H
+#define TEST_NCCL_DEVICE_H
+
+#include <cuda_runtime_api.h>
+
+#include "comm/comm.h"
+#include "mpi/harness.h"
+
+#define ck_cuda(call)                                                                    \
+    do {                                                                                 \
+        cudaError_t code_ = (call);                                                      \
+        ck_assert_msg(code_ == cudaSuccess, "%s: %s", #call, cudaGetErrorString(code_)); \
+    } while (0)
+
+#define ck_status(call, expected)                                                       \
+    do {                                                                                \
+        witan_status_t got_ = (call);                                                   \
+        ck_assert_msg(got_ == (expected), "%s: %s: %s", #call, witan_status_name(got_), \
+                      witan_last_error());                                              \
+    } while (0)
+
+#define ck_names(text)                                                                   \
+    ck_assert_msg(strstr(witan_last_error(), (text)) != NULL, "'%s' does not name '%s'", \
+                  witan_last_error(), (text))
+
+extern bool         few_devices; /* ranks have to share */
+extern cudaStream_t stream;
+
+/* Take a device; false: there is none, and the program ends with 77. */
+bool device_take(void);
+
+/* Device memory holding `bytes` of `data` (NULL: poison), and back; freed with cudaFree. */
+void *device_put(const void *data, size_t bytes);
+void  device_get(void *to, const void *from, size_t bytes);
+
+/* All ranks, deadline in seconds. */
+witan_group_t *group_within(double seconds);
+
+#endif
