@@ -5,6 +5,7 @@
 #ifndef WTN_CUDA_H
 #define WTN_CUDA_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,8 +15,9 @@
 extern "C" {
 #endif
 
-/* WITAN_OK for code 0 (cudaSuccess); else WITAN_E_TRANSPORT... "<what>: <CUDA's own text>", as
- * WITAN_E_MEMORY where the device has none left, WITAN_E_INTERNAL otherwise. */
+/* WITAN_OK for code 0 (cudaSuccess); else "<what>: <CUDA's own name and text>", as WITAN_E_MEMORY
+ * where the device has none left, WITAN_E_UNSUPPORTED where there is no device, driver or code for
+ * it, WITAN_E_INTERNAL otherwise. */
 witan_status_t wtn_cuda_status(int code, const char *what);
 
 /* The multiprocessors of the current device a kernel may take: all, less those a plan leaves to
@@ -24,6 +26,14 @@ int32_t wtn_cuda_sm_count(int32_t reserved);
 
 /* Compute capability of the current device, 10 * major + minor; 0 without a device. */
 int32_t wtn_cuda_capability(void);
+
+/* Is there a driver, and a device of capability 8.0 or newer? If not, why. */
+bool wtn_cuda_probe(char *reason, size_t reason_bytes);
+
+/* A named range on the calling thread's line in profilers (NVTX); they nest. Without a profiler
+ * they cost a comparison. */
+void wtn_cuda_range_push(const char *name);
+void wtn_cuda_range_pop(void);
 
 #ifdef __cplusplus
 }

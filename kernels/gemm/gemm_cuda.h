@@ -56,6 +56,8 @@ typedef struct wtn_cuda_gemm_args {
     void   *workspace; /* workspace_bytes() of it */
     int32_t sm_reserved;
     void   *stream;
+    void (*poll)(void *context); /* called by an executor while it waits; may be NULL */
+    void *poll_context;
 } wtn_cuda_gemm_args_t;
 
 typedef struct wtn_cuda_gemm {

@@ -1,0 +1,40 @@
+/* What happens to lists of rows around the products of ffn_cuda.c. Memory of the device. */
+#ifndef WTN_FFN_ROWS_CUDA_H
+#define WTN_FFN_ROWS_CUDA_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <witan/status.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Rows of x at a stride of `from_bytes` become rows of out of `to_bytes`, a multiple of 16, with
+ * zeros behind; element sizes 2 or 4. */
+typedef struct wtn_cuda_pad_args {
+    const void    *x;
+    const int64_t *index;     /* [row_count_max] rows of x; NULL: row i */
+    const int64_t *row_count; /* on the device: there are so many */
+    int64_t        row_count_max;
+    size_t         from_bytes, to_bytes;
+    void          *out;
+    int32_t        sm_reserved;
+    void          *stream;
+} wtn_cuda_pad_args_t;
+
+witan_status_t wtn_cuda_pad_rows(const wtn_cuda_pad_args_t *args);
+
+/* counts[e] = row_begin[e + 1] - row_begin[e] */
+witan_status_t wtn_cuda_row_counts(const int64_t *row_begin, int32_t expert_count, int64_t *counts,
+                                   void *stream);
+
+/* The lists for rows that are all of expert 0: row_begin = {0, row_count}. */
+witan_status_t wtn_cuda_one_expert(int64_t row_count, int64_t *row_begin, void *stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
