@@ -6,6 +6,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus /* kernels' launchers carve their workspaces too */
+extern "C" {
+#endif
+
 #define WTN_CACHE_LINE_BYTES 64
 #define WTN_COUNT_OF(array)  (sizeof(array) / sizeof((array)[0]))
 
@@ -66,5 +70,9 @@ void *wtn_carve(wtn_carver_t *carver, size_t count, size_t size);
 /* In the manner of FNV-1a, eight bytes at a time; for comparing things over ranks, and for seeds of
  * tensors by name: changing it changes the blocks of `witan synth`. */
 uint64_t wtn_hash(uint64_t seed, const void *data, size_t bytes);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -13,7 +13,9 @@ typedef struct wtn_launch {
     void       *stream;
 } wtn_launch_t;
 
-#ifndef WTN_EMULATOR
+#ifdef WTN_EMULATOR
+#include "tests/emulator/launch_emulator.h"
+#else
 template <typename params_t>
 static inline witan_status_t wtn_launch(const wtn_launch_t *launch, void (*kernel)(params_t),
                                         const params_t     *params)
