@@ -42,11 +42,14 @@ typedef struct wtn_schedule_args {
     int64_t *round_row_begin; /* [peers, round_count + 1] rows of a pair before each round */
     int64_t *sum_index;       /* exact: [T, K] pair_row_begin + row; reduced: [T, min(K, peers)]
                                  pair tokens by ascending k of first use; -1: none */
-    void  *workspace;
-    size_t workspace_bytes;
-    void  *stream;
+    int64_t *bad_id_count;    /* [1] ids that are neither -1 nor experts: taken as -1; or NULL */
+    void    *workspace;
+    size_t   workspace_bytes;
+    void    *stream;
 } wtn_schedule_args_t;
 
+/* T * K must be below 2^32. SIZE_MAX: it overflows. WITAN_E_ARGUMENT: too many, or the workspace is
+ * too small. */
 size_t wtn_schedule_workspace_bytes(int64_t token_count_max, int32_t expert_count, int32_t topk,
                                     int32_t peer_count);
 witan_status_t wtn_schedule_ref(const wtn_schedule_args_t *args); /* host memory */

@@ -118,30 +118,38 @@ witan_status_t wtn_topk_carve(const wtn_topk_args_t *args, int32_t index,
     return WITAN_OK;
 }
 
-/* In double, as over 65536 experts an fp32 sum would break the tolerance; as many sums as a warp of
- * a device has lanes, i % SUMS in each, then folded by halves: additions overlap, and the device
- * gets the same bits. */
-#define SUMS 32
-
-static float sum_of(const float *x, int32_t count)
+/* Up to WTN_TOPK_CHUNK values: i % WTN_TOPK_SUMS in each sum, then folded by halves. */
+static double sum_chunk(const float *x, int32_t count)
 {
-    double  sum[SUMS] = {0.0};
-    int32_t i         = 0;
+    double  sum[WTN_TOPK_SUMS] = {0.0};
+    int32_t i                  = 0;
 
-    for (; i + SUMS <= count; i += SUMS) {
-        for (int32_t j = 0; j < SUMS; j++) {
+    for (; i + WTN_TOPK_SUMS <= count; i += WTN_TOPK_SUMS) {
+        for (int32_t j = 0; j < WTN_TOPK_SUMS; j++) {
             sum[j] += (double)x[i + j];
         }
     }
     for (int32_t j = 0; i + j < count; j++) {
         sum[j] += (double)x[i + j];
     }
-    for (int32_t half = SUMS / 2; half > 0; half /= 2) {
+    for (int32_t half = WTN_TOPK_SUMS / 2; half > 0; half /= 2) {
         for (int32_t j = 0; j < half; j++) {
             sum[j] += sum[j + half];
         }
     }
-    return (float)sum[0];
+    return sum[0];
+}
+
+/* In double, as over 65536 experts an fp32 sum would break the tolerance. */
+static float sum_of(const float *x, int32_t count)
+{
+    double sum = 0.0;
+
+    for (int32_t begin = 0; begin < count; begin += WTN_TOPK_CHUNK) {
+        sum +=
+            sum_chunk(x + begin, count - begin < WTN_TOPK_CHUNK ? count - begin : WTN_TOPK_CHUNK);
+    }
+    return (float)sum;
 }
 
 static void softmax(float *x, int32_t count)

@@ -18,6 +18,11 @@ size_t wtn_host_topk_workspace_bytes(int32_t expert_count, int32_t topk, int32_t
 witan_status_t wtn_topk_ref(const wtn_topk_args_t *args);
 witan_status_t wtn_host_topk(const wtn_topk_args_t *args);
 
+/* The order of a sum of scores: chunk after chunk of that many, in each of them as many sums as a
+ * warp of a device has lanes. */
+#define WTN_TOPK_SUMS  32
+#define WTN_TOPK_CHUNK 1024
+
 /* The cuda backend's slots: the bits of the reference. */
 #ifdef __cplusplus
 extern "C" {

@@ -1,0 +1,534 @@
+/* The gate on tensor cores, without loss: an fp32 number is the sum of three bf16 numbers, an fp16
+ * number of two, and the products of all parts are summed in fp32.
+ *
+ * The order of a sum: H is cut into segments of SEGMENT; in a segment, the products of the leading
+ * parts and those of all others are two sums, over k ascending by 16; segments are added in order.
+ * It does not depend on how many tokens there are: few tokens share the segments out over warps,
+ * many take them one after another.
+ *
+ * Error: an mma adds 17 numbers after cutting them to 24 bits or more below the largest, so that
+ * one adds at most 17 * 2^-24 of the largest partial sum. A segment has 32 of them per sum, and two
+ * sums: |logit - exact| <= (2 * 32 * 17 + H / SEGMENT + 1) 2^-24 sum |x w| <= 7e-5 sum |x w| in the
+ * worst case for H up to 2^15; signs and sizes being mixed, 1e-6 of it is seen. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include "core/error.h"
+#include "core/half.h"
+#include "core/util.h"
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/scan.cuh"
+#include "kernels/gate/gate.h"
+
+#define STEP    32  /* columns a warp takes at once: 16 bytes of bf16 per lane */
+#define SEGMENT 512 /* columns */
+/* Rows and columns of the weights are stored up to multiples of these, the rest zero. */
+#define PAD_ROWS 64
+#define PAD_COLS STEP
+/* Warps of a block that share the segments of a tile, at most. */
+#define SPLIT_WARPS 8
+/* A block of many tokens: 4 x 2 warps of 32 tokens x 32 columns each. */
+#define TILE_THREADS 256
+#define TILE_TOKENS  128
+#define TILE_COLUMNS 64
+
+struct wtn_gate {
+    wtn_gate_spec_t spec;
+    int64_t         stored_rows, stored_cols;
+    int32_t         plane_count;
+    uint16_t *planes; /* device [planes][stored_rows][stored_cols] bf16, their sum the weight */
+};
+
+typedef struct gate_params {
+    const char     *x;
+    const uint16_t *planes;
+    float          *logits;
+    int64_t         token_count, hidden_size, stored_cols, plane_words;
+    int32_t         out_count;
+    bool            vectors; /* rows of x are 16-byte aligned */
+} gate_params_t;
+
+/* ---- parts of numbers ---- */
+
+/* 8 columns of x as they lie in memory. */
+template <witan_dtype_t dtype> struct raw {
+    uint32_t word[dtype == WITAN_F32 ? 8 : 4];
+};
+
+/* The same, of any dtype, as bf16 bits. */
+typedef raw<WITAN_BF16> eight_t;
+
+/* Those of one row from column k on; zeros past the end and where there is no row. */
+template <witan_dtype_t dtype>
+WTN_DEVICE raw<dtype> load_x(const gate_params_t &p, int64_t row, int64_t k)
+{
+    const int   bytes = dtype == WITAN_F32 ? 4 : 2;
+    const char *from  = p.x + (row * p.hidden_size + k) * bytes;
+    raw<dtype>  out   = {};
+
+    if (row >= p.token_count) {
+        return out;
+    }
+    if (p.vectors && k + 8 <= p.hidden_size) {
+#pragma unroll
+        for (int i = 0; i < 2 * bytes; i += 4) {
+            const wtn_vec16_t v = wtn_load16(from + 4 * i);
+
+            out.word[i]     = v.x;
+            out.word[i + 1] = v.y;
+            out.word[i + 2] = v.z;
+            out.word[i + 3] = v.w;
+        }
+        return out;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        if (k + i < p.hidden_size) {
+            if constexpr (dtype == WITAN_F32) {
+                out.word[i] = *(const uint32_t *)(from + 4 * i);
+            } else {
+                out.word[i / 2] |= (uint32_t)(*(const uint16_t *)(from + 2 * i)) << (i % 2 * 16);
+            }
+        }
+    }
+    return out;
+}
+
+/* What is left of x beside its upper half; nothing of an infinity or NaN. */
+WTN_DEVICE float rest_of(float x)
+{
+    const uint32_t bits = wtn_bits_from_float(x);
+    const float    rest = x - wtn_float_from_bits(bits & 0xffff0000u);
+
+    return (bits & 0x7f800000u) == 0x7f800000u ? 0.0f : rest;
+}
+
+/* The upper half, cut off; a NaN stays one. */
+WTN_DEVICE uint32_t upper_half(float x)
+{
+    const uint32_t bits = wtn_bits_from_float(x);
+
+    return x != x ? 0x7fc0u : bits >> 16;
+}
+
+template <witan_dtype_t dtype, int parts>
+WTN_DEVICE void split(const raw<dtype> &x, eight_t (&out)[parts])
+{
+    if constexpr (dtype == WITAN_BF16) {
+        out[0] = x;
+    } else {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            float lo, hi;
+
+            if constexpr (dtype == WITAN_F32) {
+                lo = wtn_float_from_bits(x.word[2 * i]);
+                hi = wtn_float_from_bits(x.word[2 * i + 1]);
+            } else {
+                lo = wtn_float_from_f16((uint16_t)x.word[i]);
+                hi = wtn_float_from_f16((uint16_t)(x.word[i] >> 16));
+            }
+#pragma unroll
+            for (int part = 0; part < parts; part++) {
+                out[part].word[i] = upper_half(lo) | upper_half(hi) << 16;
+                lo                = rest_of(lo);
+                hi                = rest_of(hi);
+            }
+        }
+    }
+}
+
+/* ---- a warp's tile of MT * 16 tokens by NT * 8 columns ---- */
+
+template <int MT, int NT> struct tile {
+    float sum[MT][NT][4];
+};
+
+template <int MT, int NT> WTN_DEVICE void clear(tile<MT, NT> *t)
+{
+#pragma unroll
+    for (int i = 0; i < MT * NT * 4; i++) {
+        t->sum[i / (NT * 4)][i / 4 % NT][i % 4] = 0.0f;
+    }
+}
+
+/* What a lane holds of STEP columns. The order of columns within a step is the lanes' own: lane
+ * l % 4 has 8 that follow each other, the same of x and of the weights. */
+template <witan_dtype_t dtype, int planes, int MT, int NT> struct step {
+    raw<dtype>  x[MT][2];
+    wtn_vec16_t w[planes][NT];
+};
+
+template <witan_dtype_t dtype, int planes, int MT, int NT>
+WTN_DEVICE void load_step(const gate_params_t &p, int64_t token, int64_t column, int64_t k,
+                          step<dtype, planes, MT, NT> *s)
+{
+    const int64_t row = wtn_lane() / 4;
+
+    k += wtn_lane() % 4 * 8;
+#pragma unroll
+    for (int m = 0; m < MT; m++) {
+        s->x[m][0] = load_x<dtype>(p, token + 16 * m + row, k);
+        s->x[m][1] = load_x<dtype>(p, token + 16 * m + row + 8, k);
+    }
+#pragma unroll
+    for (int i = 0; i < planes * NT; i++) {
+        s->w[i / NT][i % NT] = wtn_load16(p.planes + i / NT * p.plane_words +
+                                          (column + i % NT * 8 + row) * p.stored_cols + k);
+    }
+}
+
+template <witan_dtype_t dtype, int planes, int MT, int NT>
+WTN_DEVICE void add_step(const step<dtype, planes, MT, NT> &s, tile<MT, NT> *high,
+                         tile<MT, NT> *low)
+{
+    const int parts = dtype == WITAN_F32 ? 3 : dtype == WITAN_F16 ? 2 : 1;
+
+#pragma unroll
+    for (int m = 0; m < MT; m++) {
+        eight_t upper[parts], lower[parts]; /* rows l / 4 and l / 4 + 8 */
+
+        split<dtype, parts>(s.x[m][0], upper);
+        split<dtype, parts>(s.x[m][1], lower);
+#pragma unroll
+        for (int i = 0; i < 2 * parts * planes * NT; i++) {
+            const int      half = i / (parts * planes * NT), part = i / (planes * NT) % parts;
+            const int      plane = i / NT % planes, n = i % NT;
+            const uint32_t a[4] = {upper[part].word[2 * half], lower[part].word[2 * half],
+                                   upper[part].word[2 * half + 1], lower[part].word[2 * half + 1]};
+            const uint32_t b[2] = {half == 0 ? s.w[plane][n].x : s.w[plane][n].z,
+                                   half == 0 ? s.w[plane][n].y : s.w[plane][n].w};
+
+            wtn_mma_16x8x16<true>(part + plane == 0 ? high->sum[m][n] : low->sum[m][n], a, b);
+        }
+    }
+}
+
+/* The sums of one segment, that of `index`. */
+template <witan_dtype_t dtype, int planes, int MT, int NT, int depth>
+WTN_DEVICE void sum_segment(const gate_params_t &p, int64_t token, int64_t column, int64_t index,
+                            tile<MT, NT> *out)
+{
+    const int64_t begin = index * SEGMENT;
+    const int64_t end   = begin + SEGMENT < p.stored_cols ? begin + SEGMENT : p.stored_cols;
+    tile<MT, NT>  low;
+
+    clear(out);
+    clear(&low);
+    for (int64_t k = begin; k < end; k += depth * STEP) {
+        step<dtype, planes, MT, NT> s[depth];
+
+#pragma unroll
+        for (int d = 0; d < depth; d++) {
+            if (k + d * STEP < end) {
+                load_step(p, token, column, k + d * STEP, &s[d]);
+            }
+        }
+#pragma unroll
+        for (int d = 0; d < depth; d++) {
+            if (k + d * STEP < end) {
+                add_step(s[d], out, &low);
+            }
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < MT * NT * 4; i++) {
+        out->sum[i / (NT * 4)][i / 4 % NT][i % 4] += low.sum[i / (NT * 4)][i / 4 % NT][i % 4];
+    }
+}
+
+/* Element i of a lane's sums of one m, n: its token and column in the tile. */
+WTN_DEVICE int element_row(int i)
+{
+    return (int)wtn_lane() / 4 + i / 2 * 8;
+}
+
+WTN_DEVICE int element_column(int i)
+{
+    return (int)wtn_lane() % 4 * 2 + i % 2;
+}
+
+WTN_DEVICE void store_logit(const gate_params_t &p, int64_t t, int64_t n, float value)
+{
+    if (t < p.token_count && n < p.out_count) {
+        p.logits[t * p.out_count + n] = value;
+    }
+}
+
+/* Many tokens: a warp takes the segments of its tile one after another. */
+template <witan_dtype_t dtype, int planes>
+WTN_KERNEL(TILE_THREADS, 1)
+tile_kernel(WTN_PARAMS(gate_params_t, p))
+{
+    const uint32_t warp     = wtn_thread() >> 5;
+    const int64_t  token    = (int64_t)wtn_block() * TILE_TOKENS + warp / 2 * 32;
+    const int64_t  column   = (int64_t)wtn_block_y() * TILE_COLUMNS + warp % 2 * 32;
+    const int64_t  segments = (p.stored_cols + SEGMENT - 1) / SEGMENT;
+    tile<2, 4>     total, one;
+
+    if (token >= p.token_count || column >= p.out_count) {
+        return; /* no barrier follows */
+    }
+    clear(&total);
+    for (int64_t s = 0; s < segments; s++) {
+        sum_segment<dtype, planes, 2, 4, 1>(p, token, column, s, &one);
+#pragma unroll
+        for (int i = 0; i < 32; i++) {
+            total.sum[i / 16][i / 4 % 4][i % 4] += one.sum[i / 16][i / 4 % 4][i % 4];
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 32; i++) {
+        store_logit(p, token + i / 16 * 16 + element_row(i % 4),
+                    column + i / 4 % 4 * 8 + element_column(i % 4),
+                    total.sum[i / 16][i / 4 % 4][i % 4]);
+    }
+}
+
+/* Few tokens: the warps of a block share the segments of one tile out; then they are added in
+ * order. Shared memory: [segments][16 MT][8 NT]. */
+template <witan_dtype_t dtype, int planes, int MT, int NT>
+WTN_KERNEL(SPLIT_WARPS * 32, 1)
+split_kernel(WTN_PARAMS(gate_params_t, p))
+{
+    const int      rows = 16 * MT, columns = 8 * NT;
+    const int64_t  token    = (int64_t)wtn_block() * rows;
+    const int64_t  column   = (int64_t)wtn_block_y() * columns;
+    const int64_t  segments = (p.stored_cols + SEGMENT - 1) / SEGMENT;
+    const uint32_t warps    = wtn_thread_count() / 32;
+    float         *sums     = (float *)wtn_shared();
+
+    for (int64_t s = wtn_thread() >> 5; s < segments; s += warps) {
+        tile<MT, NT> one;
+
+        sum_segment<dtype, planes, MT, NT, 4 / (MT * NT)>(p, token, column, s, &one);
+#pragma unroll
+        for (int i = 0; i < MT * NT * 4; i++) {
+            const int row = i / (NT * 4) * 16 + element_row(i % 4);
+            const int col = i / 4 % NT * 8 + element_column(i % 4);
+
+            sums[(s * rows + row) * columns + col] = one.sum[i / (NT * 4)][i / 4 % NT][i % 4];
+        }
+    }
+    wtn_sync_block();
+    for (int i = (int)wtn_thread(); i < rows * columns; i += (int)wtn_thread_count()) {
+        float total = 0.0f;
+
+        for (int64_t s = 0; s < segments; s++) {
+            total += sums[s * rows * columns + i];
+        }
+        store_logit(p, token + i / columns, column + i % columns, total);
+    }
+}
+
+/* ---- running ---- */
+
+typedef void (*gate_kernel_t)(gate_params_t);
+
+/* A form of the kernel, and the tile of its block. */
+typedef struct form {
+    gate_kernel_t kernel;
+    int64_t       tokens, columns;
+    bool          split;
+} form_t;
+
+/* Tokens up to which each form is taken. */
+#define SMALL_TOKENS  64
+#define MIDDLE_TOKENS 1024
+
+template <witan_dtype_t dtype, int planes>
+static form_t choose_form(int64_t token_count, int64_t segments)
+{
+    /* A tile's segments have to fit into shared memory. */
+    if (token_count <= SMALL_TOKENS && segments <= 128) {
+        return {split_kernel<dtype, planes, 1, 1>, 16, 8, true};
+    }
+    if (token_count <= MIDDLE_TOKENS && segments <= 32) {
+        return {split_kernel<dtype, planes, 2, 2>, 32, 16, true};
+    }
+    return {tile_kernel<dtype, planes>, TILE_TOKENS, TILE_COLUMNS, false};
+}
+
+template <witan_dtype_t dtype>
+static form_t choose_planes(int32_t planes, int64_t token_count, int64_t segments)
+{
+    return planes == 1 ? choose_form<dtype, 1>(token_count, segments)
+                       : choose_form<dtype, 3>(token_count, segments);
+}
+
+static form_t choose(const wtn_gate_t *gate, int64_t token_count, int64_t segments)
+{
+    switch (gate->spec.x_dtype) {
+    case WITAN_F16:
+        return choose_planes<WITAN_F16>(gate->plane_count, token_count, segments);
+    case WITAN_BF16:
+        return choose_planes<WITAN_BF16>(gate->plane_count, token_count, segments);
+    case WITAN_F32:
+    default:
+        return choose_planes<WITAN_F32>(gate->plane_count, token_count, segments);
+    }
+}
+
+extern "C" witan_status_t wtn_cuda_gate_run(const wtn_gate_t *gate, const wtn_gate_args_t *args)
+{
+    const int64_t segments = wtn_ceil_div(gate->stored_cols, SEGMENT);
+    const form_t  form     = choose(gate, args->token_count, segments);
+    const size_t row_bytes = (size_t)gate->spec.hidden_size * witan_dtype_bytes(gate->spec.x_dtype);
+    gate_params_t params   = {};
+    wtn_launch_t  launch   = {};
+
+    if (args->token_count == 0) {
+        return WITAN_OK;
+    }
+    params.x           = (const char *)args->x;
+    params.planes      = gate->planes;
+    params.logits      = args->logits;
+    params.token_count = args->token_count;
+    params.hidden_size = gate->spec.hidden_size;
+    params.stored_cols = gate->stored_cols;
+    params.plane_words = gate->stored_rows * gate->stored_cols;
+    params.out_count   = gate->spec.out_count;
+    params.vectors     = ((size_t)args->x | row_bytes) % 16 == 0;
+    launch.name        = "gate";
+    launch.stream      = args->stream;
+    launch.blocks      = (uint32_t)wtn_ceil_div(args->token_count, form.tokens);
+    launch.blocks_y    = (uint32_t)wtn_ceil_div(gate->spec.out_count, form.columns);
+    launch.threads     = TILE_THREADS;
+    if (form.split) {
+        launch.threads      = 32 * (uint32_t)wtn_min_i64(SPLIT_WARPS, segments);
+        launch.shared_bytes = (size_t)(segments * form.tokens * form.columns) * sizeof(float);
+    }
+    return wtn_launch(&launch, form.kernel, &params);
+}
+
+/* ---- weights ---- */
+
+static void fill_sizes(wtn_gate_t *gate, const wtn_gate_spec_t *spec)
+{
+    gate->spec        = *spec;
+    gate->stored_rows = wtn_ceil_div(spec->out_count, PAD_ROWS) * PAD_ROWS;
+    gate->stored_cols = wtn_ceil_div(spec->hidden_size, PAD_COLS) * PAD_COLS;
+    gate->plane_count = spec->weight_dtype == WITAN_BF16 ? 1 : 3;
+}
+
+extern "C" size_t wtn_cuda_gate_weight_bytes(const wtn_gate_spec_t *spec)
+{
+    wtn_gate_t gate = {};
+    size_t     bytes;
+
+    if (spec->hidden_size > INT64_MAX / 2) {
+        return SIZE_MAX;
+    }
+    fill_sizes(&gate, spec);
+    if (!wtn_mul((size_t)gate.stored_rows * (size_t)gate.plane_count, sizeof(uint16_t), &bytes) ||
+        !wtn_mul(bytes, (size_t)gate.stored_cols, &bytes)) {
+        return SIZE_MAX;
+    }
+    return bytes;
+}
+
+extern "C" size_t wtn_cuda_gate_workspace_bytes(const wtn_gate_spec_t *spec,
+                                                int64_t token_count_max, int32_t thread_count)
+{
+    (void)spec;
+    (void)token_count_max;
+    (void)thread_count;
+    return 0;
+}
+
+/* One row of weights into a row of each plane. */
+static void split_row(const wtn_gate_t *gate, const void *row, uint16_t *planes)
+{
+    memset(planes, 0, (size_t)(gate->plane_count * gate->stored_cols) * sizeof(*planes));
+    for (int64_t k = 0; k < gate->spec.hidden_size; k++) {
+        float rest = wtn_load_float(row, gate->spec.weight_dtype, (size_t)k);
+
+        for (int32_t plane = 0; plane < gate->plane_count; plane++) {
+            const uint32_t bits = wtn_float_bits(rest);
+
+            planes[plane * gate->stored_cols + k] =
+                isfinite(rest) ? (uint16_t)(bits >> 16) : wtn_float_to_bf16(rest);
+            rest = isfinite(rest) ? rest - wtn_bits_float(bits & 0xffff0000u) : 0.0f;
+        }
+    }
+}
+
+/* Rows are read one at a time: a gate is small. `buffer` holds one, `planes` one of each plane. */
+static witan_status_t load(wtn_gate_t *gate, const witan_weights_t *weights, void *buffer,
+                           uint16_t *planes)
+{
+    const size_t         row_bytes = (size_t)gate->stored_cols * sizeof(uint16_t);
+    witan_weight_slice_t slice     = {};
+    witan_status_t       status;
+
+    slice.weight    = gate->spec.weight;
+    slice.expert    = -1;
+    slice.row_count = 1;
+    slice.col_count = gate->spec.hidden_size;
+    slice.dtype     = gate->spec.weight_dtype;
+    WTN_CUDA_TRY(cudaMemset(gate->planes, 0, wtn_cuda_gate_weight_bytes(&gate->spec)));
+    for (; slice.row_begin < gate->spec.out_count; slice.row_begin++) {
+        WTN_TRY(weights->read(weights->context, &slice, buffer));
+        split_row(gate, buffer, planes);
+        for (int64_t plane = 0; plane < gate->plane_count; plane++) {
+            uint16_t *to =
+                gate->planes + (plane * gate->stored_rows + slice.row_begin) * gate->stored_cols;
+
+            WTN_CUDA_TRY(cudaMemcpy(to, planes + plane * gate->stored_cols, row_bytes,
+                                    cudaMemcpyHostToDevice));
+        }
+    }
+    return WITAN_OK;
+
+fail:
+    return status;
+}
+
+extern "C" witan_status_t wtn_cuda_gate_create(wtn_gate_t **out, const wtn_gate_spec_t *spec,
+                                               const witan_weights_t *weights)
+{
+    const size_t   bytes  = wtn_cuda_gate_weight_bytes(spec);
+    wtn_gate_t    *gate   = NULL;
+    void          *buffer = NULL;
+    uint16_t      *planes = NULL;
+    witan_status_t status;
+
+    *out = NULL;
+    if (spec->hidden_size < 1 || spec->out_count < 1) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "gate: shape [%" PRId32 ", %" PRId64 "]",
+                         spec->out_count, spec->hidden_size);
+    }
+    gate = (wtn_gate_t *)calloc(1, sizeof(*gate));
+    if (gate == NULL || bytes == SIZE_MAX) {
+        status = WTN_ERROR(WITAN_E_MEMORY, "gate: %zu bytes of weights", bytes);
+        goto fail;
+    }
+    fill_sizes(gate, spec);
+    buffer = wtn_alloc((size_t)gate->stored_cols * sizeof(float));
+    planes = (uint16_t *)wtn_alloc((size_t)(3 * gate->stored_cols) * sizeof(*planes));
+    if (buffer == NULL || planes == NULL) {
+        status = WTN_ERROR(WITAN_E_MEMORY, "gate: a row of %" PRId64 " weights", spec->hidden_size);
+        goto fail;
+    }
+    WTN_CUDA_TRY(cudaMalloc((void **)&gate->planes, bytes));
+    WTN_TRY(load(gate, weights, buffer, planes));
+    wtn_free(planes);
+    wtn_free(buffer);
+    *out = gate;
+    return WITAN_OK;
+
+fail:
+    wtn_free(planes);
+    wtn_free(buffer);
+    wtn_cuda_gate_destroy(gate);
+    return status;
+}
+
+extern "C" void wtn_cuda_gate_destroy(wtn_gate_t *gate)
+{
+    if (gate != NULL) {
+        (void)cudaFree(gate->planes);
+        free(gate);
+    }
+}
