@@ -20,6 +20,20 @@
 #include "tests/emulator/device_emulator_sm90.h"
 #elif WTN_HAS_SM90A
 
+/* elect.sync: true in one lane of the warp's 32, known to be one by the compiler */
+WTN_DEVICE bool wtn_elect(void)
+{
+    uint32_t elected;
+
+    asm volatile("{\n"
+                 ".reg .pred p;\n"
+                 "elect.sync _|p, 0xffffffff;\n"
+                 "selp.u32 %0, 1, 0, p;\n"
+                 "}"
+                 : "=r"(elected));
+    return elected != 0;
+}
+
 /* ---- mbarriers: 8 bytes of shared memory, aligned to 8 ---- */
 
 /* mbarrier.init.shared::cta.b64: a phase ends after `count` arrivals and all bytes expected */
@@ -68,6 +82,20 @@ WTN_DEVICE bool wtn_mbarrier_try(wtn_saddr_t barrier, uint32_t parity)
     asm volatile("{\n"
                  ".reg .pred p;\n"
                  "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+                 "selp.u32 %0, 1, 0, p;\n"
+                 "}"
+                 : "=r"(done)
+                 : "r"(barrier), "r"(parity)
+                 : "memory");
+    return done != 0;
+}
+WTN_DEVICE bool wtn_mbarrier_test(wtn_saddr_t barrier, uint32_t parity) /* mbarrier.test_wait */
+{
+    uint32_t done;
+
+    asm volatile("{\n"
+                 ".reg .pred p;\n"
+                 "mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\n"
                  "selp.u32 %0, 1, 0, p;\n"
                  "}"
                  : "=r"(done)

@@ -26,7 +26,7 @@
 #define ATOM            64u  /* columns of K in a swizzled row */
 #define ATOM_BYTES      128u /* of such a row */
 #define NARROW          32u  /* rows of a small box of weights */
-#define FEW_ROWS        8u   /* rows of a small box of A */
+#define FEW_ROWS        16u  /* rows of a small box of A */
 #define MANY_ROWS       64u
 
 /* Shared memory: stages, 2 KB per multiplying warp to turn rows, barriers. */
@@ -81,81 +81,100 @@ WTN_DEVICE wtn_saddr_t barrier_empty(wtn_saddr_t shared, uint32_t stage)
 
 /* ---- loading ---- */
 
-/* Where the atoms of a stage lie: those of A, then those of B. */
-WTN_DEVICE uint32_t stage_bytes(form_t form)
+/* How a tile's parts come by the copy engine: boxes of A and B a step. Boxes wholly beyond the
+ * tile's rows or the expert's columns are left out: a stage then holds there what it held before.
+ */
+template <typename form> struct boxes {
+    static constexpr uint32_t a_rows = form::rows > MANY_ROWS ? MANY_ROWS : FEW_ROWS;
+    static constexpr uint32_t b_rows = form::columns > 128 ? form::columns : NARROW;
+    static constexpr uint32_t a_max = form::rows / a_rows, b_max = form::columns / b_rows;
+};
+
+/* Lane `elected` of warp 0 brings one tile's steps. */
+template <typename form>
+WTN_DEVICE void load_tile(const gemm_params_t &p, const tile_t &tile, uint32_t steps,
+                          wtn_saddr_t shared, ring_t &ring)
 {
-    return (form.rows + form.columns) * form.atoms * ATOM_BYTES;
-}
+    typedef boxes<form>     box;
+    const wtn_tensor_map_t *a_map = form::rows > MANY_ROWS ? &p.a_many : &p.a_few;
+    const wtn_tensor_map_t *b_map = form::columns > 128 ? &p.w_wide : &p.w_narrow;
+    uint32_t                left  = p.N - tile.column;
+    uint32_t                a_box = p.gathers ? 0 : divide_up(tile.rows, box::a_rows);
+    uint32_t b_box = divide_up(left < form::columns ? left : form::columns, box::b_rows);
+    uint32_t bytes = (a_box * box::a_rows + b_box * box::b_rows) * form::atoms * ATOM_BYTES;
+    int32_t  a_y   = (int32_t)tile.row;
+    int32_t  b_y   = (int32_t)(tile.expert * p.N + tile.column);
+    int32_t  x     = 0;
 
-/* Queue one stage's copies of B and, where it has a map, A; told to `full`. Boxes wholly beyond
- * the tile's rows or the expert's columns are left out: a stage then holds what it held before. */
-WTN_DEVICE void load_stage(const gemm_params_t &p, form_t form, const tile_t &tile, uint32_t step,
-                           wtn_saddr_t at, wtn_saddr_t full)
-{
-    const wtn_tensor_map_t *a_map  = form.rows > MANY_ROWS ? &p.a_many : &p.a_few;
-    const wtn_tensor_map_t *w_map  = form.columns > 128 ? &p.w_wide : &p.w_narrow;
-    uint32_t                a_rows = form.rows > MANY_ROWS ? MANY_ROWS : FEW_ROWS;
-    uint32_t                w_rows = form.columns > 128 ? form.columns : NARROW;
-    uint32_t                left   = p.N - tile.column;
-    uint32_t                a_box  = p.gathers ? 0 : divide_up(tile.rows, a_rows);
-    uint32_t                w_box  = divide_up(left < form.columns ? left : form.columns, w_rows);
-    uint32_t                x      = step * form.atoms * ATOM;
-    int32_t                 y      = (int32_t)(tile.expert * p.N + tile.column);
+    for (uint32_t step = 0; step < steps; step++) {
+        wtn_saddr_t full = barrier_full(shared, ring.stage);
+        wtn_saddr_t at   = shared + ring.stage * form::stage_bytes;
 
-    wtn_mbarrier_expect(full, (a_box * a_rows + w_box * w_rows) * form.atoms * ATOM_BYTES);
-    for (uint32_t atom = 0; atom < form.atoms; atom++, x += ATOM) {
-        wtn_saddr_t a_at = at + atom * form.rows * ATOM_BYTES;
-        wtn_saddr_t w_at = at + (form.atoms * form.rows + atom * form.columns) * ATOM_BYTES;
+        wtn_mbarrier_wait(barrier_empty(shared, ring.stage), ring.parity);
+        wtn_mbarrier_expect(full, bytes);
+#pragma unroll
+        for (uint32_t atom = 0; atom < form::atoms; atom++) {
+            wtn_saddr_t a_at = at + atom * form::rows * ATOM_BYTES;
+            wtn_saddr_t b_at = at + (form::atoms * form::rows + atom * form::columns) * ATOM_BYTES;
 
-        for (uint32_t i = 0; i < w_box; i++) {
-            wtn_tensor_load(w_at + i * w_rows * ATOM_BYTES, w_map, (int32_t)x,
-                            y + (int32_t)(i * w_rows), full);
+#pragma unroll
+            for (uint32_t i = 0; i < box::b_max; i++) {
+                if (i < b_box) {
+                    wtn_tensor_load(b_at + i * box::b_rows * ATOM_BYTES, b_map, x,
+                                    b_y + (int32_t)(i * box::b_rows), full);
+                }
+            }
+#pragma unroll
+            for (uint32_t i = 0; i < box::a_max; i++) {
+                if (i < a_box) {
+                    wtn_tensor_load(a_at + i * box::a_rows * ATOM_BYTES, a_map, x,
+                                    a_y + (int32_t)(i * box::a_rows), full);
+                }
+            }
+            x += (int32_t)ATOM;
         }
-        for (uint32_t i = 0; i < a_box; i++) {
-            wtn_tensor_load(a_at + i * a_rows * ATOM_BYTES, a_map, (int32_t)x,
-                            (int32_t)(tile.row + i * a_rows), full);
-        }
+        ring_next(ring, form::stages);
     }
 }
 
 /* Warp 0: all lanes walk, one feeds the copy engine. */
-WTN_DEVICE void load_tiles(const gemm_params_t &p, form_t form, wtn_saddr_t shared)
+template <typename form> WTN_DEVICE void load_tiles(const gemm_params_t &p, wtn_saddr_t shared)
 {
-    uint32_t steps = divide_up(p.K, form.atoms * ATOM);
-    walk_t   walk  = walk_begin(p.row_begin, p.expert_count, p.N, form);
+    uint32_t steps = divide_up(p.K, form::atoms * ATOM);
+    walk_t   walk  = walk_begin<form>(p.row_begin, p.expert_count, p.N);
     ring_t   ring  = {0, 1};
     tile_t   tile;
 
-    for (uint32_t i = wtn_block(); walk_find(walk, i, tile); i += wtn_block_count()) {
-        for (uint32_t step = 0; step < steps; step++) {
-            if (wtn_lane() == 0) {
-                wtn_mbarrier_wait(barrier_empty(shared, ring.stage), ring.parity);
-                load_stage(p, form, tile, step, shared + ring.stage * stage_bytes(form),
-                           barrier_full(shared, ring.stage));
-            }
-            ring_next(ring, form.stages);
+    for (uint32_t i = wtn_block(); walk_find<form>(walk, i, tile); i += wtn_block_count()) {
+        ring_t next = ring;
+
+        if (wtn_elect()) {
+            load_tile<form>(p, tile, steps, shared, next);
         }
         wtn_sync_warp();
+        ring.parity ^= (ring.stage + steps) / form::stages % 2;
+        ring.stage = (ring.stage + steps) % form::stages;
     }
 }
 
 /* Warps 1 to 3: 8 lanes copy a row's atom, so a pass covers 12 rows. */
-#define GATHER_ROWS   (GATHERING_WARPS * 4)
-#define GATHER_PASSES ((128 + GATHER_ROWS - 1) / GATHER_ROWS)
+#define GATHER_ROWS (GATHERING_WARPS * 4)
+#define GATHER_LAG  2 /* stages whose copies may still be under way when the next are queued */
 
-WTN_DEVICE void gather_stage(const gemm_params_t &p, form_t                  form,
-                             const uint32_t (&rows)[GATHER_PASSES], uint32_t first, uint32_t count,
-                             uint32_t step, wtn_saddr_t at)
+template <typename form, uint32_t passes>
+WTN_DEVICE void gather_stage(const gemm_params_t &p, const uint32_t (&rows)[passes], uint32_t first,
+                             uint32_t count, uint32_t step, wtn_saddr_t at)
 {
     uint32_t chunk = wtn_lane() % 8;
 
-    for (uint32_t atom = 0; atom < form.atoms; atom++) {
-        uint32_t    x     = (step * form.atoms + atom) * ATOM + chunk * 8;
+#pragma unroll
+    for (uint32_t atom = 0; atom < form::atoms; atom++) {
+        uint32_t    x     = (step * form::atoms + atom) * ATOM + chunk * 8;
         uint32_t    bytes = x < p.K ? 16 : 0; /* beyond K are zeros */
         const char *from  = p.a + (bytes == 0 ? 0 : (uint64_t)x * 2);
 
 #pragma unroll
-        for (uint32_t i = 0; i < GATHER_PASSES; i++) {
+        for (uint32_t i = 0; i < passes; i++) {
             uint32_t r = first + i * GATHER_ROWS;
 
             if (r < count) {
@@ -163,22 +182,39 @@ WTN_DEVICE void gather_stage(const gemm_params_t &p, form_t                  for
                                  from + (uint64_t)rows[i] * p.a_stride, bytes);
             }
         }
-        at += form.rows * ATOM_BYTES;
+        at += form::rows * ATOM_BYTES;
     }
 }
 
-WTN_DEVICE void gather_tiles(const gemm_params_t &p, form_t form, wtn_saddr_t shared)
+/* Tell the stages from `told` on, `count` of them, that this warp's rows are there: the copies have
+ * been waited for, the fence hands them to the matrix units. */
+WTN_DEVICE void gather_tell(wtn_saddr_t shared, uint32_t stages, ring_t &told, uint32_t count)
 {
-    uint32_t steps = divide_up(p.K, form.atoms * ATOM);
-    uint32_t first = (wtn_warp() - 1) * 4 + wtn_lane() / 8;
-    walk_t   walk  = walk_begin(p.row_begin, p.expert_count, p.N, form);
-    ring_t   ring  = {0, 1};
-    uint32_t rows[GATHER_PASSES];
+    wtn_fence_async();
+    wtn_sync_warp();
+    for (; count > 0; count--) {
+        if (wtn_lane() == 0) {
+            wtn_mbarrier_arrive(barrier_full(shared, told.stage));
+        }
+        ring_next(told, stages);
+    }
+}
+
+template <typename form> WTN_DEVICE void gather_tiles(const gemm_params_t &p, wtn_saddr_t shared)
+{
+    constexpr uint32_t passes = (form::rows + GATHER_ROWS - 1) / GATHER_ROWS;
+
+    uint32_t steps   = divide_up(p.K, form::atoms * ATOM);
+    uint32_t first   = (wtn_warp() - 1) * 4 + wtn_lane() / 8;
+    uint32_t pending = 0;
+    walk_t   walk    = walk_begin<form>(p.row_begin, p.expert_count, p.N);
+    ring_t   ring = {0, 1}, told = {0, 0};
+    uint32_t rows[passes];
     tile_t   tile;
 
-    for (uint32_t i = wtn_block(); walk_find(walk, i, tile); i += wtn_block_count()) {
+    for (uint32_t i = wtn_block(); walk_find<form>(walk, i, tile); i += wtn_block_count()) {
 #pragma unroll
-        for (uint32_t j = 0; j < GATHER_PASSES; j++) {
+        for (uint32_t j = 0; j < passes; j++) {
             int64_t row = tile.row + first + j * GATHER_ROWS;
 
             if (first + j * GATHER_ROWS < tile.rows) {
@@ -186,50 +222,57 @@ WTN_DEVICE void gather_tiles(const gemm_params_t &p, form_t form, wtn_saddr_t sh
             }
         }
         for (uint32_t step = 0; step < steps; step++) {
-            wtn_mbarrier_wait(barrier_empty(shared, ring.stage), ring.parity);
-            gather_stage(p, form, rows, first, tile.rows, step,
-                         shared + ring.stage * stage_bytes(form));
-            wtn_mbarrier_arrive_copies(barrier_full(shared, ring.stage));
-            ring_next(ring, form.stages);
+            wtn_saddr_t empty = barrier_empty(shared, ring.stage);
+
+            /* Before waiting for room, tell all there is to tell: it is what room waits for. */
+            if (pending > 0 && wtn_ballot(wtn_mbarrier_test(empty, ring.parity)) != ~0u) {
+                wtn_copy_wait<0>();
+                gather_tell(shared, form::stages, told, pending);
+                pending = 0;
+            }
+            wtn_mbarrier_wait(empty, ring.parity);
+            gather_stage<form>(p, rows, first, tile.rows, step,
+                               shared + ring.stage * form::stage_bytes);
+            wtn_copy_commit();
+            ring_next(ring, form::stages);
+            pending++;
+            if (pending > GATHER_LAG) {
+                wtn_copy_wait<GATHER_LAG>();
+                gather_tell(shared, form::stages, told, 1);
+                pending--;
+            }
         }
     }
+    wtn_copy_wait<0>();
+    gather_tell(shared, form::stages, told, pending);
 }
 
 /* ---- multiplying ---- */
 
 /* d = the sums of one tile, this warpgroup's part of it. The stage before the last one queued is
  * given back as soon as its products are done, so the matrix units always have one more to do. */
-template <bool bf16, int rows, int columns, int atoms, int stages, int count>
+template <bool bf16, typename form, int count>
 WTN_DEVICE void multiply_tile(const gemm_params_t &p, wtn_saddr_t shared, uint32_t a_offset,
                               uint32_t b_offset, ring_t &ring, float (&d)[count])
 {
-    const uint32_t bytes = (rows + columns) * atoms * ATOM_BYTES;
-
-    uint32_t left   = divide_up(p.K, ATOM);
+    uint32_t steps  = divide_up(p.K, form::atoms * ATOM);
     uint32_t before = 0;
     bool     first  = true;
 
     wtn_wgmma_hold(d);
-    while (left > 0) {
-        uint64_t a = wtn_wgmma_descriptor(shared + ring.stage * bytes + a_offset);
-        uint64_t b = wtn_wgmma_descriptor(shared + ring.stage * bytes + rows * atoms * ATOM_BYTES +
-                                          b_offset);
+    for (uint32_t step = 0; step < steps; step++) {
+        wtn_saddr_t at = shared + ring.stage * form::stage_bytes;
+        uint64_t    a  = wtn_wgmma_descriptor(at + a_offset);
+        uint64_t    b  = wtn_wgmma_descriptor(at + form::rows * form::atoms * ATOM_BYTES + b_offset);
 
         wtn_mbarrier_wait(barrier_full(shared, ring.stage), ring.parity);
-        if (p.gathers) {
-            wtn_fence_async();
-        }
         wtn_wgmma_fence();
 #pragma unroll
-        for (int atom = 0; atom < atoms; atom++) {
-            {
-#pragma unroll
-                for (int k = 0; k < 4; k++) { /* 16 columns of K are 32 bytes: 2 in a descriptor */
-                    wtn_wgmma<bf16>(d, a + (atom * rows * ATOM_BYTES >> 4) + 2 * k,
-                                    b + (atom * columns * ATOM_BYTES >> 4) + 2 * k,
-                                    !first || atom + k > 0);
-                }
-            }
+        for (uint32_t i = 0; i < form::atoms * 4; i++) {
+            /* 16 columns of K are 32 bytes: 2 in a descriptor */
+            wtn_wgmma<bf16>(d, a + (i / 4 * form::rows * ATOM_BYTES >> 4) + i % 4 * 2,
+                            b + (i / 4 * form::columns * ATOM_BYTES >> 4) + i % 4 * 2,
+                            !first || i > 0);
         }
         wtn_wgmma_commit();
         wtn_wgmma_wait<1>();
@@ -238,8 +281,7 @@ WTN_DEVICE void multiply_tile(const gemm_params_t &p, wtn_saddr_t shared, uint32
         }
         before = ring.stage;
         first  = false;
-        left   = left > atoms ? left - atoms : 0;
-        ring_next(ring, stages);
+        ring_next(ring, form::stages);
     }
     wtn_wgmma_wait<0>();
     wtn_wgmma_hold(d);
@@ -404,35 +446,33 @@ WTN_DEVICE void finish_tile(const gemm_params_t &p, const tile_t &tile, uint32_t
 }
 
 /* A warpgroup takes 64 of 128 rows and all columns, or 64 rows and half of the columns. */
-template <bool bf16, bool up, int rows, int columns, int atoms, int stages>
+template <bool bf16, bool up, typename form>
 WTN_DEVICE void multiply_tiles(const gemm_params_t &p, char *memory)
 {
-    const int part = rows == 128 ? columns : columns / 2;
+    constexpr bool     split_rows = form::rows == 128;
+    constexpr uint32_t part       = split_rows ? form::columns : form::columns / 2;
 
-    wtn_saddr_t  shared = wtn_shared_address(memory);
-    uint32_t     warp   = wtn_warp() - LOADING_WARPS;
-    uint32_t     half   = warp / 4;
-    uint32_t     row    = rows == 128 ? half * 64 : 0;
-    uint32_t     column = rows == 128 ? 0 : half * part;
-    const form_t form   = {rows, columns, atoms, stages};
-    walk_t       walk   = walk_begin(p.row_begin, p.expert_count, p.N, form);
-    ring_t       ring   = {0, 0};
-    char        *turn   = memory + TURN_AT + warp * TURN_BYTES;
-    tile_t       tile;
-    float        d[part / 2];
+    wtn_saddr_t shared = wtn_shared_address(memory);
+    uint32_t    warp   = wtn_warp() - LOADING_WARPS;
+    uint32_t    row    = split_rows ? warp / 4 * 64 : 0;
+    uint32_t    column = split_rows ? 0 : warp / 4 * part;
+    walk_t      walk   = walk_begin<form>(p.row_begin, p.expert_count, p.N);
+    ring_t      ring   = {0, 0};
+    char       *turn   = memory + TURN_AT + warp * TURN_BYTES;
+    tile_t      tile;
+    float       d[part / 2];
 
-    for (uint32_t i = wtn_block(); walk_find(walk, i, tile); i += wtn_block_count()) {
-        multiply_tile<bf16, rows, columns, atoms, stages>(p, shared, row * ATOM_BYTES,
-                                                          column * ATOM_BYTES, ring, d);
+    for (uint32_t i = wtn_block(); walk_find<form>(walk, i, tile); i += wtn_block_count()) {
+        multiply_tile<bf16, form>(p, shared, row * ATOM_BYTES, column * ATOM_BYTES, ring, d);
         finish_tile<bf16, up>(p, tile, row + warp % 4 * 16, column, turn, d);
     }
 }
 
-WTN_DEVICE void begin_block(const gemm_params_t &p, form_t form, wtn_saddr_t shared)
+WTN_DEVICE void begin_block(const gemm_params_t &p, wtn_saddr_t shared)
 {
     if (wtn_thread() == 0) {
-        for (uint32_t i = 0; i < form.stages; i++) {
-            wtn_mbarrier_init(barrier_full(shared, i), p.gathers ? 1 + GATHERING_WARPS * 32 : 1);
+        for (uint32_t i = 0; i < STAGES_MAX; i++) {
+            wtn_mbarrier_init(barrier_full(shared, i), p.gathers ? 1 + GATHERING_WARPS : 1);
             wtn_mbarrier_init(barrier_empty(shared, i), MULTIPLYING);
         }
         wtn_mbarrier_fence_init();
@@ -442,31 +482,39 @@ WTN_DEVICE void begin_block(const gemm_params_t &p, form_t form, wtn_saddr_t sha
 
 #endif
 
-template <bool bf16, bool up> WTN_KERNEL(THREADS, 1) gemm_kernel(WTN_PARAMS(gemm_params_t, p))
+template <bool bf16, bool up>
+WTN_KERNEL(THREADS, 1) gemm_kernel(WTN_PARAMS(gemm_params_t, p))
 {
 #if WTN_HAS_SM90A
     char    *memory = wtn_shared();
     uint32_t kind   = p.forced;
-    form_t   form;
 
     if (kind == FORM_COUNT) {
         kind = form_choose(p.row_begin, p.expert_count, p.N, p.wide, p.few_rows);
     }
-    form = form_of(kind);
-    begin_block(p, form, wtn_shared_address(memory));
+    begin_block(p, wtn_shared_address(memory));
     if (wtn_warp() < LOADING_WARPS) {
-        wtn_registers_lower<72>();
-        if (wtn_warp() == 0) {
-            load_tiles(p, form, wtn_shared_address(memory));
-        } else if (p.gathers) {
-            gather_tiles(p, form, wtn_shared_address(memory));
+        wtn_registers_lower<up ? 88 : 72>();
+        switch (kind) {
+#define FORM_CASE(name, text, rows, columns, atoms, stages)                                   \
+    case FORM_##name:                                                                         \
+        if (wtn_warp() == 0) {                                                                \
+            load_tiles<form<rows, columns, atoms, stages>>(p, wtn_shared_address(memory));    \
+        } else if (up && p.gathers) {                                                         \
+            gather_tiles<form<rows, columns, atoms, stages>>(p, wtn_shared_address(memory));  \
+        }                                                                                     \
+        break;
+            WTN_FORM_LIST(FORM_CASE)
+#undef FORM_CASE
+        default:
+            break;
         }
     } else {
-        wtn_registers_raise<216>();
+        wtn_registers_raise<up ? 208 : 216>();
         switch (kind) {
-#define FORM_CASE(name, text, rows, columns, atoms, stages)                \
-    case FORM_##name:                                                      \
-        multiply_tiles<bf16, up, rows, columns, atoms, stages>(p, memory); \
+#define FORM_CASE(name, text, rows, columns, atoms, stages)                       \
+    case FORM_##name:                                                             \
+        multiply_tiles<bf16, up, form<rows, columns, atoms, stages>>(p, memory);  \
         break;
             WTN_FORM_LIST(FORM_CASE)
 #undef FORM_CASE
@@ -636,7 +684,10 @@ static witan_status_t sm90_queue(const sm90_state_t *state, const wtn_cuda_gemm_
     p.K            = (uint32_t)w->K;
     p.out_columns  = up ? (uint32_t)args->out_stride : (uint32_t)w->N;
     p.few_rows     = args->few_rows;
-    p.forced = form_forced > FORM_WIDE240 ? form_forced : p.wide == 240 ? FORM_WIDE240 : FORM_WIDE;
+    p.forced = form_forced;
+    if (p.forced <= FORM_WIDE240) {
+        p.forced = p.wide == 240 ? FORM_WIDE240 : FORM_WIDE; /* whichever has its map */
+    }
     p.out_aligned = ((uintptr_t)args->out | (uintptr_t)p.out_stride) % 16 == 0;
     if (up) {
         p.activation = *args->activation;

@@ -26,28 +26,18 @@ typedef enum form_kind {
         FORM_COUNT
 } form_kind_t;
 
-typedef struct form {
-    uint32_t rows, columns, atoms, stages;
-} form_t;
+/* A form as a type, so that all its numbers are the compiler's. */
+template <uint32_t form_rows, uint32_t form_columns, uint32_t form_atoms, uint32_t form_stages>
+struct form {
+    static constexpr uint32_t rows = form_rows, columns = form_columns, atoms = form_atoms,
+                              stages = form_stages, stage_bytes = (rows + columns) * atoms * 128;
+};
 
 /* Blocks of m (tiles that share their weights) which follow each other, so that a wave of tiles
  * reads a square of A and B out of L2. */
 #define WTN_FORM_GROUP 16u
 
 #if WTN_HAS_SM90A
-
-WTN_DEVICE form_t form_of(uint32_t kind)
-{
-    switch (kind) {
-#define FORM_CASE(name, text, rows, columns, atoms, stages) \
-    case FORM_##name:                                       \
-        return form_t{rows, columns, atoms, stages};
-        WTN_FORM_LIST(FORM_CASE)
-#undef FORM_CASE
-    default:
-        return form_t{};
-    }
-}
 
 WTN_DEVICE uint32_t divide_up(uint32_t a, uint32_t b)
 {
@@ -120,7 +110,7 @@ typedef struct tile {
  * 1 KB each, is in memory. */
 typedef struct walk {
     const int64_t *row_begin;
-    uint32_t       expert_count, rows, columns, column_tiles; /* of a tile, of N */
+    uint32_t       expert_count, column_tiles;
     uint32_t       first;                                     /* expert of lane 0 */
     uint32_t       before;                                    /* blocks of m before it */
     int64_t        lane_begin; /* of this lane's expert: first row, rows, */
@@ -128,13 +118,13 @@ typedef struct walk {
     uint32_t       lane_sum; /* blocks of m up to and with it */
 } walk_t;
 
-WTN_DEVICE void walk_load(walk_t &w)
+template <typename form> WTN_DEVICE void walk_load(walk_t &w)
 {
     uint32_t e = w.first + wtn_lane();
 
     w.lane_begin = e < w.expert_count ? w.row_begin[e] : 0;
     w.lane_rows  = expert_rows(w.row_begin, e, w.expert_count);
-    w.lane_sum   = divide_up(w.lane_rows, w.rows);
+    w.lane_sum   = divide_up(w.lane_rows, form::rows);
 #pragma unroll
     for (uint32_t by = 1; by < 32; by <<= 1) {
         uint32_t other = wtn_shuffle_up(w.lane_sum, by);
@@ -143,22 +133,20 @@ WTN_DEVICE void walk_load(walk_t &w)
     }
 }
 
-WTN_DEVICE walk_t walk_begin(const int64_t *row_begin, uint32_t expert_count, uint32_t N,
-                             form_t form)
+template <typename form>
+WTN_DEVICE walk_t walk_begin(const int64_t *row_begin, uint32_t expert_count, uint32_t N)
 {
     walk_t w = {};
 
     w.row_begin    = row_begin;
     w.expert_count = expert_count;
-    w.rows         = form.rows;
-    w.columns      = form.columns;
-    w.column_tiles = divide_up(N, form.columns);
-    walk_load(w);
+    w.column_tiles = divide_up(N, form::columns);
+    walk_load<form>(w);
     return w;
 }
 
 /* Tile number `index` (ascending from call to call); false beyond the last. */
-WTN_DEVICE bool walk_find(walk_t &w, uint32_t index, tile_t &tile)
+template <typename form> WTN_DEVICE bool walk_find(walk_t &w, uint32_t index, tile_t &tile)
 {
     uint32_t block = index / w.column_tiles; /* all blocks of m have as many tiles */
     uint32_t total = wtn_shuffle(w.lane_sum, 31);
@@ -170,14 +158,14 @@ WTN_DEVICE bool walk_find(walk_t &w, uint32_t index, tile_t &tile)
         }
         w.first += 32;
         w.before += total;
-        walk_load(w);
+        walk_load<form>(w);
         total = wtn_shuffle(w.lane_sum, 31);
     }
     lane        = wtn_first_bit(wtn_ballot(w.lane_sum > block - w.before));
     tile.row    = shuffle64(w.lane_begin, lane);
     tile.rows   = wtn_shuffle(w.lane_rows, lane);
     tile.expert = w.first + lane;
-    blocks      = divide_up(tile.rows, w.rows);
+    blocks      = divide_up(tile.rows, form::rows);
     local       = w.before + wtn_shuffle(w.lane_sum, lane) - blocks; /* blocks of m before it */
     local       = index - local * w.column_tiles;
     group       = local / (WTN_FORM_GROUP * w.column_tiles);
@@ -185,10 +173,10 @@ WTN_DEVICE bool walk_find(walk_t &w, uint32_t index, tile_t &tile)
     width       = width < WTN_FORM_GROUP ? width : WTN_FORM_GROUP;
     local -= group * WTN_FORM_GROUP * w.column_tiles;
     block       = group * WTN_FORM_GROUP + local % width;
-    tile.column = local / width * w.columns;
-    tile.row += (int64_t)block * w.rows;
-    tile.rows -= block * w.rows;
-    tile.rows = tile.rows < w.rows ? tile.rows : w.rows;
+    tile.column = local / width * form::columns;
+    tile.row += (int64_t)block * form::rows;
+    tile.rows -= block * form::rows;
+    tile.rows = tile.rows < form::rows ? tile.rows : form::rows;
     return true;
 }
 
