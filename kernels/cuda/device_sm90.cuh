@@ -10,13 +10,15 @@
 #include "kernels/cuda/device.cuh"
 
 /* True where the bodies below exist. */
-#if defined(WTN_EMULATOR) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define WTN_HAS_SM90A 1
+#elif defined(WTN_EMULATOR) && __has_include("tests/emulator/device_emulator_sm90.h")
 #define WTN_HAS_SM90A 1
 #else
 #define WTN_HAS_SM90A 0
 #endif
 
-#ifdef WTN_EMULATOR
+#if defined(WTN_EMULATOR) && WTN_HAS_SM90A
 #include "tests/emulator/device_emulator_sm90.h"
 #elif WTN_HAS_SM90A
 

@@ -263,7 +263,7 @@ WTN_DEVICE void multiply_tile(const gemm_params_t &p, wtn_saddr_t shared, uint32
     for (uint32_t step = 0; step < steps; step++) {
         wtn_saddr_t at = shared + ring.stage * form::stage_bytes;
         uint64_t    a  = wtn_wgmma_descriptor(at + a_offset);
-        uint64_t    b  = wtn_wgmma_descriptor(at + form::rows * form::atoms * ATOM_BYTES + b_offset);
+        uint64_t    b = wtn_wgmma_descriptor(at + form::rows * form::atoms * ATOM_BYTES + b_offset);
 
         wtn_mbarrier_wait(barrier_full(shared, ring.stage), ring.parity);
         wtn_wgmma_fence();
@@ -482,8 +482,7 @@ WTN_DEVICE void begin_block(const gemm_params_t &p, wtn_saddr_t shared)
 
 #endif
 
-template <bool bf16, bool up>
-WTN_KERNEL(THREADS, 1) gemm_kernel(WTN_PARAMS(gemm_params_t, p))
+template <bool bf16, bool up> WTN_KERNEL(THREADS, 1) gemm_kernel(WTN_PARAMS(gemm_params_t, p))
 {
 #if WTN_HAS_SM90A
     char    *memory = wtn_shared();
@@ -496,13 +495,13 @@ WTN_KERNEL(THREADS, 1) gemm_kernel(WTN_PARAMS(gemm_params_t, p))
     if (wtn_warp() < LOADING_WARPS) {
         wtn_registers_lower<up ? 88 : 72>();
         switch (kind) {
-#define FORM_CASE(name, text, rows, columns, atoms, stages)                                   \
-    case FORM_##name:                                                                         \
-        if (wtn_warp() == 0) {                                                                \
-            load_tiles<form<rows, columns, atoms, stages>>(p, wtn_shared_address(memory));    \
-        } else if (up && p.gathers) {                                                         \
-            gather_tiles<form<rows, columns, atoms, stages>>(p, wtn_shared_address(memory));  \
-        }                                                                                     \
+#define FORM_CASE(name, text, rows, columns, atoms, stages)                                  \
+    case FORM_##name:                                                                        \
+        if (wtn_warp() == 0) {                                                               \
+            load_tiles<form<rows, columns, atoms, stages>>(p, wtn_shared_address(memory));   \
+        } else if (up && p.gathers) {                                                        \
+            gather_tiles<form<rows, columns, atoms, stages>>(p, wtn_shared_address(memory)); \
+        }                                                                                    \
         break;
             WTN_FORM_LIST(FORM_CASE)
 #undef FORM_CASE
@@ -512,9 +511,9 @@ WTN_KERNEL(THREADS, 1) gemm_kernel(WTN_PARAMS(gemm_params_t, p))
     } else {
         wtn_registers_raise<up ? 208 : 216>();
         switch (kind) {
-#define FORM_CASE(name, text, rows, columns, atoms, stages)                       \
-    case FORM_##name:                                                             \
-        multiply_tiles<bf16, up, form<rows, columns, atoms, stages>>(p, memory);  \
+#define FORM_CASE(name, text, rows, columns, atoms, stages)                      \
+    case FORM_##name:                                                            \
+        multiply_tiles<bf16, up, form<rows, columns, atoms, stages>>(p, memory); \
         break;
             WTN_FORM_LIST(FORM_CASE)
 #undef FORM_CASE
@@ -522,6 +521,8 @@ WTN_KERNEL(THREADS, 1) gemm_kernel(WTN_PARAMS(gemm_params_t, p))
             break;
         }
     }
+#else
+    (void)p; /* for other devices there are other executors */
 #endif
 }
 
@@ -684,7 +685,7 @@ static witan_status_t sm90_queue(const sm90_state_t *state, const wtn_cuda_gemm_
     p.K            = (uint32_t)w->K;
     p.out_columns  = up ? (uint32_t)args->out_stride : (uint32_t)w->N;
     p.few_rows     = args->few_rows;
-    p.forced = form_forced;
+    p.forced       = form_forced;
     if (p.forced <= FORM_WIDE240) {
         p.forced = p.wide == 240 ? FORM_WIDE240 : FORM_WIDE; /* whichever has its map */
     }

@@ -111,8 +111,8 @@ typedef struct tile {
 typedef struct walk {
     const int64_t *row_begin;
     uint32_t       expert_count, column_tiles;
-    uint32_t       first;                                     /* expert of lane 0 */
-    uint32_t       before;                                    /* blocks of m before it */
+    uint32_t       first;      /* expert of lane 0 */
+    uint32_t       before;     /* blocks of m before it */
     int64_t        lane_begin; /* of this lane's expert: first row, rows, */
     uint32_t       lane_rows;
     uint32_t       lane_sum; /* blocks of m up to and with it */
