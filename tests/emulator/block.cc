@@ -274,8 +274,12 @@ static void check_behind_shared(block_t *block)
 
 void block_end(block_t *block)
 {
+    const char *wrong = sm90_end(block);
+
     check_behind_shared(block);
-    sm90_end(block);
+    if (wrong != NULL && !block->failed) {
+        fail_block(block, cudaErrorLaunchFailure, wrong);
+    }
     for (thread_t &thread : block->threads) {
         fiber_stop(&thread.fiber);
     }
@@ -324,7 +328,7 @@ void barrier(const char *wrapper, place_t place, uint32_t id, uint32_t threads, 
     block_t   *block = self->block;
     barrier_t *b;
 
-    if (id >= BARRIERS || threads == 0 || threads % WARP != 0 || threads > block->threads.size()) {
+    if (id > BARRIERS || threads == 0 || threads % WARP != 0 || threads > block->threads.size()) {
         if (id != 0 || threads != block->threads.size()) { /* bar.sync 0 takes any block */
             fault(cudaErrorLaunchFailure, place, "%s: barrier %u of %u threads, the block has %zu",
                   wrapper, id, threads, block->threads.size());
@@ -383,14 +387,15 @@ void check_aligned(const char *wrapper, place_t place, const void *pointer, uint
 
 /* ---- cp.async: PTX ISA 9.0, "Data Movement and Conversion Instructions: cp.async" ---- */
 
-static void land(copy_t *copy)
+static void land(block_t *block, copy_t *copy)
 {
-    char *to = self->block->shared + (copy->to - SHARED_ADDRESS);
+    char *to = block->shared + (copy->to - SHARED_ADDRESS);
 
     if (!copy->landed) {
         copy->landed = true;
         memcpy(to, copy->from, copy->bytes);
         memset(to + copy->bytes, 0, 16 - copy->bytes);
+        sm90_written(block, copy->to);
     }
 }
 
@@ -405,7 +410,7 @@ void copy_async(place_t place, uint32_t to, const void *from, uint32_t bytes)
     }
     if (settings.landing == WTN_EMULATOR_EARLY ||
         (settings.landing == WTN_EMULATOR_EITHER && (draw() & 1) != 0)) {
-        land(&copy);
+        land(self->block, &copy);
     }
     self->copies.push_back(copy);
 }
@@ -425,10 +430,17 @@ void copy_wait(uint32_t pending)
     while (self->groups.size() > pending) {
         size_t count = self->groups.front();
         for (size_t i = 0; i < count; i++) {
-            land(&self->copies[i]);
+            land(self->block, &self->copies[i]);
         }
         self->copies.erase(self->copies.begin(), self->copies.begin() + (ptrdiff_t)count);
         self->groups.erase(self->groups.begin());
+    }
+}
+
+void land_copies(thread_t *thread)
+{
+    for (copy_t &copy : thread->copies) {
+        land(thread->block, &copy);
     }
 }
 

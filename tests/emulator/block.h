@@ -77,8 +77,8 @@ struct block_t {
     std::vector<thread_t> threads;
     std::vector<uint32_t> order; /* in which threads run */
     std::vector<warp_t>   warps;
-    barrier_t             barriers[BARRIERS];
-    char                 *shared; /* dynamic; a guard lies behind */
+    barrier_t             barriers[BARRIERS + 1]; /* the last one: of the cluster */
+    char                 *shared;                 /* dynamic; a guard lies behind */
     size_t                shared_bytes;
     bool                  moved; /* a spinning thread found what it looked for */
     bool                  failed;
@@ -114,11 +114,13 @@ void  check_aligned(const char *wrapper, place_t place, const void *pointer, uin
 void copy_async(place_t place, uint32_t to, const void *from, uint32_t bytes);
 void copy_commit(void);
 void copy_wait(uint32_t pending);
+void land_copies(thread_t *thread); /* all of them, now */
 
 /* sm90.cc */
-void sm90_begin(block_t *block);
-bool sm90_land(block_t *block); /* something asynchronous completes; false: nothing was pending */
-void sm90_end(block_t *block);
+void        sm90_begin(block_t *block);
+bool        sm90_land(block_t *block); /* something asynchronous completes; false: nothing could */
+const char *sm90_end(block_t *block);  /* what is wrong with how it ended, or NULL */
+void        sm90_written(block_t *block, uint32_t address); /* 16 bytes by cp.async */
 
 } // namespace emulator
 

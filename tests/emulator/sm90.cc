@@ -1,23 +1,293 @@
-/* What sm_90 adds: mbarriers, bulk copies, matrix units fed from shared memory. */
-#include "tests/emulator/block.h"
+/* What sm_90 adds but matrix products: barriers in shared memory, the copy engine's landings,
+ * registers. */
+#include <algorithm>
+#include <stdio.h>
+#include <string.h>
+
+#include "tests/emulator/state.h"
+#include "tests/emulator/stream.h"
+
+#include "kernels/cuda/device_sm90.cuh"
 
 namespace emulator
 {
 
+enum {
+    COUNT_MAX      = (1 << 20) - 1, /* PTX ISA, "mbarrier: Contents of the mbarrier object" */
+    REGISTERS      = 64 * 1024,     /* of an SM */
+    REGISTERS_MAX  = 255,
+    TESTS_IDLE_MAX = 64
+};
+
+static const uint64_t COOKIE = 0x5A17B0A44E4B0A5Eu; /* where a barrier lies; nobody may write it */
+
+/* ---- a block's part ---- */
+
 void sm90_begin(block_t *block)
 {
-    (void)block;
+    size_t  threads = block->threads.size();
+    sm90_t *s       = block->sm90;
+
+    if (s == NULL) {
+        s = block->sm90 = new sm90_t();
+    }
+    s->barriers.clear();
+    s->landings.clear();
+    s->matrices.assign(threads, matrix_queue_t());
+    s->registers.assign(block->warps.size(),
+                        std::min<uint32_t>(REGISTERS_MAX, REGISTERS / (uint32_t)threads) / 8 * 8);
+    s->unfenced.assign(block->shared_bytes / 16 + 1, false);
+    s->unfenced_list.clear();
+    s->tests = 0;
+}
+
+const char *sm90_end(block_t *block)
+{
+    return block->sm90->landings.empty() ? NULL : "all threads left while copies were under way";
+}
+
+/* ---- mbarriers ---- */
+
+static mbarrier_t *find(const char *wrapper, place_t place, uint32_t address)
+{
+    char    *memory = shared_at(wrapper, place, address, 8, 8);
+    sm90_t  *s      = self->block->sm90;
+    auto     it     = s->barriers.find(address);
+    uint64_t cookie;
+
+    memcpy(&cookie, memory, sizeof(cookie));
+    if (it == s->barriers.end()) {
+        fault(cudaErrorIllegalAddress, place, "%s: no barrier was made at shared byte %u", wrapper,
+              address - SHARED_ADDRESS);
+    }
+    if (cookie != COOKIE) {
+        fault(cudaErrorIllegalAddress, place, "%s: the barrier at shared byte %u was overwritten",
+              wrapper, address - SHARED_ADDRESS);
+    }
+    return &it->second;
+}
+
+static void end_phase(block_t *block, mbarrier_t *barrier)
+{
+    block->moved = true;
+    if (barrier->pending == 0 && barrier->bytes == 0) {
+        barrier->pending = barrier->count;
+        barrier->phase ^= 1u;
+    }
+}
+
+void mbarrier_init(place_t place, uint32_t address, uint32_t count)
+{
+    char *memory = shared_at("wtn_mbarrier_init", place, address, 8, 8);
+
+    if (count == 0 || count > COUNT_MAX) {
+        fault(cudaErrorLaunchFailure, place, "wtn_mbarrier_init: %u arrivals", count);
+    }
+    if (self->block->sm90->barriers.count(address) != 0) {
+        fault(cudaErrorLaunchFailure, place, "wtn_mbarrier_init: shared byte %u is one already",
+              address - SHARED_ADDRESS);
+    }
+    self->block->sm90->barriers[address] = {count, count, 0, 0};
+    memcpy(memory, &COOKIE, sizeof(COOKIE));
+}
+
+void mbarrier_arrive(const char *wrapper, place_t place, uint32_t address, uint32_t bytes)
+{
+    mbarrier_t *barrier = find(wrapper, place, address);
+
+    if (barrier->pending == 0) {
+        fault(cudaErrorLaunchFailure, place, "%s: more than %u arrivals at shared byte %u", wrapper,
+              barrier->count, address - SHARED_ADDRESS);
+    }
+    if (barrier->bytes + bytes > COUNT_MAX) {
+        fault(cudaErrorLaunchFailure, place, "%s: %lld bytes expected, at most %d", wrapper,
+              (long long)barrier->bytes + bytes, COUNT_MAX);
+    }
+    barrier->bytes += bytes;
+    barrier->pending--;
+    end_phase(self->block, barrier);
+}
+
+static bool ended(place_t place, uint32_t address, uint32_t parity)
+{
+    mbarrier_t *barrier = find("wtn_mbarrier_wait", place, address);
+
+    if (parity > 1) {
+        fault(cudaErrorLaunchFailure, place, "wtn_mbarrier_wait: parity %u", parity);
+    }
+    if (barrier->phase != parity) {
+        self->block->moved       = true;
+        self->block->sm90->tests = 0;
+        return true;
+    }
+    return false;
+}
+
+bool mbarrier_try(place_t place, uint32_t address, uint32_t parity)
+{
+    if (ended(place, address, parity)) {
+        return true;
+    }
+    spin("wtn_mbarrier_try", place, SPINS_BLOCK);
+    return ended(place, address, parity);
+}
+
+/* Says what was so before the others had their turn: the caller's path for "no" is taken often. A
+ * test is not a wait, so the block is not stuck until it has said no many times. */
+bool mbarrier_test(place_t place, uint32_t address, uint32_t parity)
+{
+    if (ended(place, address, parity)) {
+        return true;
+    }
+    if (++self->block->sm90->tests < TESTS_IDLE_MAX) {
+        self->block->moved = true;
+    }
+    spin("wtn_mbarrier_test", place, SPINS_BLOCK);
+    return false;
+}
+
+void mbarrier_wait(place_t place, uint32_t address, uint32_t parity)
+{
+    while (!ended(place, address, parity)) {
+        spin("wtn_mbarrier_wait", place, SPINS_BLOCK);
+    }
+}
+
+/* ---- what lands later ---- */
+
+static void land(block_t *block, const landing_t &landing)
+{
+    auto it = block->sm90->barriers.find(landing.barrier);
+
+    if (landing.map != NULL) {
+        box_copy(block, landing.map, landing.to, landing.x, landing.y);
+        it->second.bytes -= box_bytes(landing.map);
+    } else {
+        land_copies(landing.thread);
+        it->second.pending--;
+    }
+    end_phase(block, &it->second);
 }
 
 bool sm90_land(block_t *block)
 {
-    (void)block;
-    return false;
+    std::vector<landing_t> &landings = block->sm90->landings;
+    size_t                  which    = 0;
+    landing_t               landing;
+
+    if (landings.empty()) {
+        return false;
+    }
+    if (settings.order == WTN_EMULATOR_REVERSE) {
+        which = landings.size() - 1;
+    } else if (settings.order == WTN_EMULATOR_RANDOM) {
+        which = draw() % landings.size();
+    }
+    landing = landings[which];
+    landings.erase(landings.begin() + (ptrdiff_t)which);
+    land(block, landing);
+    return true;
 }
 
-void sm90_end(block_t *block)
+static void add_landing(const landing_t &landing)
 {
-    (void)block;
+    if (settings.landing == WTN_EMULATOR_EARLY ||
+        (settings.landing == WTN_EMULATOR_EITHER && (draw() & 1) != 0)) {
+        land(self->block, landing);
+    } else {
+        self->block->sm90->landings.push_back(landing);
+    }
+}
+
+void tensor_load(const char *wrapper, place_t place, uint32_t to, const void *map, int32_t x,
+                 int32_t y, uint32_t barrier)
+{
+    (void)find(wrapper, place, barrier);
+    box_check(wrapper, place, map, to);
+    add_landing({barrier, map, to, x, y, self});
+}
+
+void mbarrier_arrive_copies(place_t place, uint32_t barrier)
+{
+    (void)find("wtn_mbarrier_arrive_copies", place, barrier);
+    add_landing({barrier, NULL, 0, 0, 0, self});
+}
+
+/* ---- the two proxies of shared memory ---- */
+
+void sm90_written(block_t *block, uint32_t address)
+{
+    uint32_t chunk = (address - SHARED_ADDRESS) / 16;
+
+    if (!block->sm90->unfenced[chunk]) {
+        block->sm90->unfenced[chunk] = true;
+        block->sm90->unfenced_list.push_back(chunk);
+    }
+}
+
+void fence_async(void)
+{
+    sm90_t *s = self->block->sm90;
+
+    for (uint32_t chunk : s->unfenced_list) {
+        s->unfenced[chunk] = false;
+    }
+    s->unfenced_list.clear();
+}
+
+/* ---- clusters, registers, warps ---- */
+
+void check_cluster(const char *wrapper, place_t place, uint32_t blocks, uint32_t expected)
+{
+    if (blocks != expected) {
+        fault(cudaErrorLaunchFailure, place, "%s: blocks %#x of a cluster of one", wrapper, blocks);
+    }
+}
+
+/* A warp that wants more waits until the SM has them. */
+void set_registers(const char *wrapper, place_t place, uint32_t count, bool raise)
+{
+    std::vector<uint32_t> &registers = self->block->sm90->registers;
+    uint32_t               warp      = self->index / WARP;
+    uint32_t               held      = registers[warp];
+
+    if (raise ? count < held : count > held) {
+        fault(cudaErrorLaunchFailure, place, "%s: to %u registers, the warp has %u", wrapper, count,
+              held);
+    }
+    for (;;) {
+        uint32_t sum = 0;
+        for (uint32_t i = 0; i < registers.size(); i++) {
+            sum += WARP * (i == warp ? count : registers[i]);
+        }
+        if (sum <= REGISTERS) {
+            break;
+        }
+        spin(wrapper, place, SPINS_BLOCK);
+    }
+    meet(wrapper, place, &count, [](void *const lanes[WARP]) {
+        self->block->sm90->registers[self->index / WARP] = *(const uint32_t *)lanes[0];
+    });
+}
+
+void act_elect(void *const lanes[WARP])
+{
+    uint32_t elected = settings.order == WTN_EMULATOR_REVERSE ? WARP - 1 : 0;
+
+    ((exchange_t *)lanes[elected])->result = 1;
+}
+
+/* Lane l names row l%8 of matrix l/8; word i of lane l is pair l%4 of row l/4 of matrix i. */
+void act_store_matrix(void *const lanes[WARP])
+{
+    for (uint32_t row = 0; row < WARP; row++) {
+        char *to = shared_at("wtn_store_matrix", self->place, ((const stmatrix_t *)lanes[row])->row,
+                             16, 16);
+        for (uint32_t pair = 0; pair < 4; pair++) {
+            memcpy(to + 4 * pair, &((const stmatrix_t *)lanes[row % 8 * 4 + pair])->words[row / 8],
+                   4);
+        }
+    }
 }
 
 } // namespace emulator
