@@ -15,7 +15,8 @@
 
 void witan_group_config_init(witan_group_config_t *config)
 {
-    *config = (witan_group_config_t){.struct_bytes = sizeof(*config), .tensor_parallel = 1};
+    *config =
+        (witan_group_config_t){.struct_bytes = sizeof(*config), .tensor_parallel = 1, .device = -1};
 }
 
 witan_status_t wtn_folding_make(const witan_group_config_t *config, int32_t rank,
@@ -97,6 +98,10 @@ witan_status_t wtn_group_config_resolve(const witan_group_config_t *config,
         return WTN_ERROR(WITAN_E_ARGUMENT, "group: thread_count: expected 0 to %d, found %" PRId32,
                          THREAD_COUNT_MAX, resolved->thread_count);
     }
+    if (resolved->device < -1) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "group: device: expected >= -1, found %" PRId32,
+                         resolved->device);
+    }
     return WITAN_OK;
 
 fail:
@@ -167,7 +172,7 @@ static witan_status_t find_place(witan_group_t *group, const witan_group_config_
 witan_status_t wtn_group_setup(witan_group_t *group, const witan_group_config_t *config)
 {
     wtn_folding_t  folding = {0};
-    wtn_field_t    fields[5];
+    wtn_field_t    fields[6];
     witan_status_t status;
 
     status = wtn_folding_make(config, group->comm.rank, group->comm.size, &folding);
@@ -176,6 +181,7 @@ witan_status_t wtn_group_setup(witan_group_t *group, const witan_group_config_t 
     wtn_field_set(&fields[2], "tensor_parallel", "%" PRId32, config->tensor_parallel);
     wtn_field_set(&fields[3], "timeout_ns", "%" PRIu64, config->timeout_ns);
     wtn_field_set(&fields[4], "bind", "%s", config->bind ? "true" : "false");
+    wtn_field_set(&fields[5], "share_device", "%s", config->share_device ? "true" : "false");
     WTN_TRY(wtn_agree(&group->comm, "group", status, fields, WTN_COUNT_OF(fields)));
     group->expert_parallel = folding.expert_parallel;
     group->tensor_parallel = folding.tensor_parallel;
@@ -183,6 +189,8 @@ witan_status_t wtn_group_setup(witan_group_t *group, const witan_group_config_t 
     group->expert_index    = folding.expert_index;
     group->tensor_index    = folding.tensor_index;
     group->data_index      = folding.data_index;
+    group->device          = config->device;
+    group->share_device    = config->share_device;
     status                 = find_place(group, config);
     WTN_TRY(wtn_agree(&group->comm, "group", status, NULL, 0));
     group->thread_count =
@@ -235,6 +243,7 @@ witan_status_t witan_group_query(const witan_group_t *group, witan_group_info_t 
         .thread_count    = group->thread_count,
         .timeout_ns      = group->comm.timeout_ns,
         .transport       = group->comm.transport->name,
+        .device          = group->device,
     };
     return WITAN_OK;
 }

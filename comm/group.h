@@ -13,7 +13,9 @@ struct witan_group {
     int32_t       expert_index, tensor_index, data_index;
     int32_t       local_rank, local_size; /* among the ranks of this node */
     int32_t       thread_count;
-    int32_t       layer_next; /* layers made so far; equal on all ranks */
+    int32_t       device;       /* of the cuda backend; -1: not chosen yet */
+    bool          share_device; /* several ranks may use one */
+    int32_t       layer_next;   /* layers made so far; equal on all ranks */
     wtn_binding_t binding;
 };
 

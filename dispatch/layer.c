@@ -14,24 +14,20 @@
 #include "core/util.h"
 #include "dispatch/plan.h"
 
-static witan_status_t check_arrays(const witan_plan_t *plan, const char *step, int64_t token_count,
-                                   const void *a, const void *b);
+static witan_status_t route(witan_plan_t *plan, int64_t token_count, const void *hidden);
 static witan_status_t begin_rounds(witan_plan_t *plan, const void *hidden);
 static witan_status_t shared_expert(witan_plan_t *plan);
 static witan_status_t finish(witan_plan_t *plan, void *output);
 
-witan_status_t witan_forward(witan_plan_t *plan, const witan_forward_args_t *args)
+/* witan_forward */
+static witan_status_t forward(witan_plan_t *plan, const witan_forward_args_t *args)
 {
     uint64_t       since = wtn_now_ns();
-    bool           ahead = plan != NULL && plan->shape.round_slots > 1;
+    bool           ahead = plan->shape.round_slots > 1;
     witan_status_t status;
 
-    if (plan == NULL || args == NULL || args->struct_bytes != sizeof(*args)) {
-        status = WTN_ERROR(WITAN_E_ARGUMENT, "forward: null pointer or wrong struct_bytes");
-        return plan == NULL ? status : wtn_plan_fail(plan, status);
-    }
-    WTN_TRY(check_arrays(plan, "forward", args->token_count, args->hidden, args->output));
-    WTN_TRY(witan_route(plan, args->token_count, args->hidden));
+    WTN_TRY(wtn_plan_check_arrays(plan, "forward", args->token_count, args->hidden, args->output));
+    WTN_TRY(route(plan, args->token_count, args->hidden));
     WTN_TRY(begin_rounds(plan, args->hidden));
     since = wtn_now_ns();
     WTN_TRY(wtn_round_post(plan));
@@ -58,23 +54,6 @@ witan_status_t witan_forward(witan_plan_t *plan, const witan_forward_args_t *arg
 
 fail:
     return wtn_plan_fail(plan, status);
-}
-
-/* What may be wrong with a step's arrays. T = 0 needs none. */
-static witan_status_t check_arrays(const witan_plan_t *plan, const char *step, int64_t token_count,
-                                   const void *a, const void *b)
-{
-    if (plan->state == WTN_PLAN_BROKEN) {
-        return WTN_ERROR(WITAN_E_STATE, "%s: an earlier step of this plan failed", step);
-    }
-    if (token_count < 0 || token_count > plan->config.token_count_max) {
-        return WTN_ERROR(WITAN_E_ARGUMENT, "%s: %" PRId64 " tokens, the plan allows 0 to %" PRId64,
-                         step, token_count, plan->config.token_count_max);
-    }
-    if (token_count > 0 && (a == NULL || b == NULL)) {
-        return WTN_ERROR(WITAN_E_ARGUMENT, "%s: an array is NULL", step);
-    }
-    return WITAN_OK;
 }
 
 /* Gate and top-k, a block of tokens at a time so that the logits stay in cache. */
@@ -111,17 +90,6 @@ static witan_status_t route_block(witan_plan_t *plan, int64_t begin, int64_t cou
     return status == WITAN_OK ? layout->backend->topk(&topk) : status;
 }
 
-/* A step that has begun must end before its memory serves another. */
-static witan_status_t check_idle(const witan_plan_t *plan, const char *step)
-{
-    bool between   = plan->state == WTN_PLAN_ROUTED && plan->round_next > 0;
-    bool under_way = plan->state == WTN_PLAN_DISPATCHED || plan->state == WTN_PLAN_COMPUTED ||
-                     (between && plan->round_done < plan->round_count);
-
-    return under_way ? WTN_ERROR(WITAN_E_STATE, "%s: called before combine of the last round", step)
-                     : WITAN_OK;
-}
-
 static void start_step(witan_plan_t *plan, int64_t token_count)
 {
     plan->token_count = token_count;
@@ -139,16 +107,13 @@ static void plan_step(witan_plan_t *plan, uint64_t *since)
     wtn_plan_account(plan, WITAN_PHASE_PLAN, since);
 }
 
-witan_status_t witan_route(witan_plan_t *plan, int64_t token_count, const void *hidden)
+static witan_status_t route(witan_plan_t *plan, int64_t token_count, const void *hidden)
 {
     uint64_t       since = wtn_now_ns();
     witan_status_t status;
 
-    if (plan == NULL) {
-        return WTN_ERROR(WITAN_E_ARGUMENT, "route: plan is NULL");
-    }
-    WTN_TRY(check_arrays(plan, "route", token_count, hidden, hidden));
-    WTN_TRY(check_idle(plan, "route"));
+    WTN_TRY(wtn_plan_check_arrays(plan, "route", token_count, hidden, hidden));
+    WTN_TRY(wtn_plan_check_idle(plan, "route"));
     start_step(plan, token_count);
     for (int64_t begin = 0; begin < token_count; begin += plan->shape.route_block) {
         WTN_TRY(route_block(plan, begin, wtn_min_i64(plan->shape.route_block, token_count - begin),
@@ -161,20 +126,16 @@ fail:
     return status;
 }
 
-witan_status_t witan_plan_import(witan_plan_t *plan, int64_t token_count, const int32_t *ids,
-                                 const float *weights)
+static witan_status_t import(witan_plan_t *plan, int64_t token_count, const int32_t *ids,
+                             const float *weights)
 {
-    uint64_t       since = wtn_now_ns();
-    int32_t        topk, expert_count;
+    uint64_t       since        = wtn_now_ns();
+    int32_t        topk         = plan->layer->layout.config.topk;
+    int32_t        expert_count = plan->layer->layout.config.expert_count;
     witan_status_t status;
 
-    if (plan == NULL) {
-        return WTN_ERROR(WITAN_E_ARGUMENT, "import: plan is NULL");
-    }
-    topk         = plan->layer->layout.config.topk;
-    expert_count = plan->layer->layout.config.expert_count;
-    WTN_TRY(check_arrays(plan, "import", token_count, ids, weights));
-    WTN_TRY(check_idle(plan, "import"));
+    WTN_TRY(wtn_plan_check_arrays(plan, "import", token_count, ids, weights));
+    WTN_TRY(wtn_plan_check_idle(plan, "import"));
     for (int64_t i = 0; i < token_count * topk; i++) {
         if (ids[i] < -1 || ids[i] >= expert_count) {
             return WTN_ERROR(WITAN_E_ARGUMENT,
@@ -296,7 +257,7 @@ static witan_status_t finish(witan_plan_t *plan, void *output)
     };
     witan_status_t status;
 
-    WTN_TRY(check_arrays(plan, "combine", plan->token_count, output, output));
+    WTN_TRY(wtn_plan_check_arrays(plan, "combine", plan->token_count, output, output));
     for (int32_t i = 0; i < plan->shape.round_slots; i++) {
         WTN_TRY(wtn_round_drain(plan, &plan->rounds[i]));
     }
@@ -312,28 +273,12 @@ fail:
     return status;
 }
 
-/* A step called alone: is it its turn? */
-static witan_status_t check_turn(const witan_plan_t *plan, const char *step, wtn_plan_state_t turn,
-                                 const char *before)
-{
-    if (plan->state == WTN_PLAN_BROKEN) {
-        return WTN_ERROR(WITAN_E_STATE, "%s: an earlier step of this plan failed", step);
-    }
-    if (plan->state != turn) {
-        return WTN_ERROR(WITAN_E_STATE, "%s: called before %s", step, before);
-    }
-    return WITAN_OK;
-}
-
-witan_status_t witan_dispatch(witan_plan_t *plan, const void *hidden)
+static witan_status_t dispatch(witan_plan_t *plan, const void *hidden)
 {
     uint64_t       since = wtn_now_ns();
     witan_status_t status;
 
-    if (plan == NULL) {
-        return WTN_ERROR(WITAN_E_ARGUMENT, "dispatch: plan is NULL");
-    }
-    WTN_TRY(check_turn(plan, "dispatch", WTN_PLAN_ROUTED, "route or import"));
+    WTN_TRY(wtn_plan_check_turn(plan, "dispatch", WTN_PLAN_ROUTED, "route or import"));
     if (plan->round_next == 0) {
         WTN_TRY(begin_rounds(plan, hidden));
     } else if (hidden != plan->hidden) {
@@ -355,15 +300,12 @@ fail:
     return wtn_plan_fail(plan, status);
 }
 
-witan_status_t witan_experts(witan_plan_t *plan)
+static witan_status_t experts(witan_plan_t *plan)
 {
     uint64_t       since = wtn_now_ns();
     witan_status_t status;
 
-    if (plan == NULL) {
-        return WTN_ERROR(WITAN_E_ARGUMENT, "experts: plan is NULL");
-    }
-    WTN_TRY(check_turn(plan, "experts", WTN_PLAN_DISPATCHED, "dispatch"));
+    WTN_TRY(wtn_plan_check_turn(plan, "experts", WTN_PLAN_DISPATCHED, "dispatch"));
     WTN_TRY(wtn_round_compute(plan, plan->round_next - 1));
     wtn_plan_account(plan, WITAN_PHASE_EXPERTS, &since);
     plan->state = WTN_PLAN_COMPUTED;
@@ -373,15 +315,12 @@ fail:
     return wtn_plan_fail(plan, status);
 }
 
-witan_status_t witan_combine(witan_plan_t *plan, void *output)
+static witan_status_t combine(witan_plan_t *plan, void *output)
 {
     uint64_t       since = wtn_now_ns();
     witan_status_t status;
 
-    if (plan == NULL) {
-        return WTN_ERROR(WITAN_E_ARGUMENT, "combine: plan is NULL");
-    }
-    WTN_TRY(check_turn(plan, "combine", WTN_PLAN_COMPUTED, "experts"));
+    WTN_TRY(wtn_plan_check_turn(plan, "combine", WTN_PLAN_COMPUTED, "experts"));
     WTN_TRY(wtn_round_return(plan, plan->round_next - 1));
     wtn_plan_account(plan, WITAN_PHASE_COMBINE, &since);
     plan->round_done = plan->round_next;
@@ -395,10 +334,29 @@ fail:
     return wtn_plan_fail(plan, status);
 }
 
-int64_t witan_plan_rounds_left(const witan_plan_t *plan)
+/* Options that only devices have. */
+static witan_status_t check(const wtn_layout_t *layout, const witan_plan_config_t *config)
 {
-    if (plan == NULL || plan->state == WTN_PLAN_EMPTY || plan->state == WTN_PLAN_BROKEN) {
-        return 0;
-    }
-    return plan->round_count - plan->round_done;
+    const char *name = config->stream != NULL                              ? "stream"
+                       : config->exchange != WITAN_EXCHANGE_AUTO           ? "exchange"
+                       : config->tensor_exchange != WITAN_TENSOR_ALLREDUCE ? "tensor_exchange"
+                       : config->sm_reserved != 0                          ? "sm_reserved"
+                                                                           : NULL;
+
+    return name == NULL ? WITAN_OK
+                        : WTN_ERROR(WITAN_E_UNSUPPORTED, "plan: %s: backend %s has none", name,
+                                    layout->backend->name);
 }
+
+const wtn_engine_t wtn_engine_rounds = {
+    .check    = check,
+    .bytes    = wtn_rounds_bytes,
+    .create   = wtn_rounds_create,
+    .destroy  = wtn_rounds_destroy,
+    .route    = route,
+    .import   = import,
+    .dispatch = dispatch,
+    .experts  = experts,
+    .combine  = combine,
+    .forward  = forward,
+};

@@ -16,8 +16,9 @@ struct witan_layer {
     wtn_ffn_t     *shared;  /* NULL: there is none */
     wtn_gate_t    *router;
     wtn_gate_t    *shared_gate;
-    float         *router_bias;     /* [E] or NULL */
+    float         *router_bias;     /* [E] or NULL; memory of the backend, as what follows */
     float         *correction_bias; /* [E] or NULL */
+    int32_t       *owner, *local;   /* [E] of the placement; NULL where steps are the host's */
 };
 
 #endif

@@ -7,6 +7,7 @@
 #include "core/util.h"
 #include "dispatch/layer.h"
 #include "experts/hf.h"
+#include "kernels/device.h"
 
 void witan_load_options_init(witan_load_options_t *options)
 {
@@ -61,9 +62,18 @@ static witan_status_t hashing_read(void *context, const witan_weight_slice_t *sl
     return status;
 }
 
+/* `bytes` at `data` in memory of the backend. */
+static witan_status_t place(const wtn_backend_t *backend, const void *data, size_t bytes,
+                            void **out)
+{
+    witan_status_t status = backend->alloc(out, bytes);
+
+    return status == WITAN_OK ? backend->copy(*out, data, bytes, NULL) : status;
+}
+
 /* A [1, count] tensor as fp32, or NULL where the layer has none. */
-static witan_status_t read_vector(const witan_weights_t *weights, witan_weight_t weight,
-                                  bool present, int64_t count, float **out)
+static witan_status_t read_vector(const wtn_backend_t *backend, const witan_weights_t *weights,
+                                  witan_weight_t weight, bool present, int64_t count, float **out)
 {
     witan_weight_slice_t slice = {
         .weight    = weight,
@@ -72,16 +82,43 @@ static witan_status_t read_vector(const witan_weights_t *weights, witan_weight_t
         .col_count = count,
         .dtype     = WITAN_F32,
     };
+    size_t         bytes = (size_t)count * sizeof(float);
+    float         *values;
+    void          *placed = NULL;
+    witan_status_t status;
 
     *out = NULL;
     if (!present) {
         return WITAN_OK;
     }
-    *out = calloc((size_t)count, sizeof(**out));
-    if (*out == NULL) {
+    values = calloc(1, bytes);
+    if (values == NULL) {
         return WTN_ERROR(WITAN_E_MEMORY, "layer: %" PRId64 " floats", count);
     }
-    return weights->read(weights->context, &slice, *out);
+    WTN_TRY(weights->read(weights->context, &slice, values));
+    WTN_TRY(place(backend, values, bytes, &placed));
+
+fail:
+    *out = placed;
+    free(values);
+    return status;
+}
+
+/* What a device needs of the placement. */
+static witan_status_t place_placement(witan_layer_t *layer)
+{
+    const wtn_placement_t *placement = &layer->layout.placement;
+    size_t                 bytes     = (size_t)placement->expert_count * sizeof(int32_t);
+    void                  *owner = NULL, *local = NULL;
+    witan_status_t         status;
+
+    WTN_TRY(place(layer->layout.backend, placement->owner, bytes, &owner));
+    WTN_TRY(place(layer->layout.backend, placement->local, bytes, &local));
+
+fail:
+    layer->owner = owner;
+    layer->local = local;
+    return status;
 }
 
 static witan_status_t pull_weights(witan_layer_t *layer, const witan_weights_t *weights)
@@ -91,11 +128,15 @@ static witan_status_t pull_weights(witan_layer_t *layer, const witan_weights_t *
     const witan_routing_t *routing = &layout->config.routing;
     witan_status_t         status;
 
+    if (backend->device != NULL) {
+        WTN_TRY(place_placement(layer));
+    }
     WTN_TRY(backend->gate_create(&layer->router, &layout->router, weights));
-    WTN_TRY(read_vector(weights, WITAN_WEIGHT_ROUTER_BIAS, routing->has_bias,
+    WTN_TRY(read_vector(backend, weights, WITAN_WEIGHT_ROUTER_BIAS, routing->has_bias,
                         layout->config.expert_count, &layer->router_bias));
-    WTN_TRY(read_vector(weights, WITAN_WEIGHT_ROUTER_CORRECTION, routing->has_correction_bias,
-                        layout->config.expert_count, &layer->correction_bias));
+    WTN_TRY(read_vector(backend, weights, WITAN_WEIGHT_ROUTER_CORRECTION,
+                        routing->has_correction_bias, layout->config.expert_count,
+                        &layer->correction_bias));
     if (layout->shared_gate.out_count > 0) {
         WTN_TRY(backend->gate_create(&layer->shared_gate, &layout->shared_gate, weights));
     }
@@ -148,6 +189,14 @@ static witan_status_t load_weights(witan_layer_t *layer, const witan_weights_t *
     return status;
 }
 
+/* The group's device becomes this thread's, chosen now if it is the first time. */
+static witan_status_t use_device(witan_group_t *group, const wtn_backend_t *backend)
+{
+    return backend->device == NULL
+               ? WITAN_OK
+               : backend->device->use(group->device, group->local_rank, &group->device);
+}
+
 /* What witan_layer_create and witan_layer_load share. `status` is how far the caller got; with a
  * failure the rank still takes part until all know. Collective. */
 static witan_status_t create(witan_layer_t **out, witan_group_t *group,
@@ -173,6 +222,9 @@ static witan_status_t create(witan_layer_t **out, witan_group_t *group,
         } else {
             status = wtn_layout_make(&layer->layout, config, &folding);
         }
+    }
+    if (status == WITAN_OK) {
+        status = use_device(group, layer->layout.backend);
     }
     if (status == WITAN_OK) {
         layer->group = group;
@@ -301,9 +353,43 @@ void witan_layer_destroy(witan_layer_t *layer)
         backend->ffn_destroy(layer->shared);
         backend->gate_destroy(layer->router);
         backend->gate_destroy(layer->shared_gate);
+        backend->free(layer->router_bias);
+        backend->free(layer->correction_bias);
+        backend->free(layer->owner);
+        backend->free(layer->local);
     }
-    free(layer->router_bias);
-    free(layer->correction_bias);
     wtn_layout_free(&layer->layout);
     free(layer);
+}
+
+witan_status_t witan_memory_alloc(const witan_layer_t *layer, void **out, size_t bytes)
+{
+    witan_status_t status;
+
+    if (layer == NULL || out == NULL) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "memory: layer or out is NULL");
+    }
+    *out   = NULL;
+    status = use_device(layer->group, layer->layout.backend);
+    return status == WITAN_OK ? layer->layout.backend->alloc(out, bytes > 0 ? bytes : 1) : status;
+}
+
+void witan_memory_free(const witan_layer_t *layer, void *memory)
+{
+    if (layer != NULL) {
+        layer->layout.backend->free(memory);
+    }
+}
+
+witan_status_t witan_memory_copy(const witan_layer_t *layer, void *to, const void *from,
+                                 size_t bytes)
+{
+    witan_status_t status;
+
+    if (layer == NULL || (bytes > 0 && (to == NULL || from == NULL))) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "memory: a pointer is NULL");
+    }
+    status = use_device(layer->group, layer->layout.backend);
+    return status == WITAN_OK && bytes > 0 ? layer->layout.backend->copy(to, from, bytes, NULL)
+                                           : status;
 }

@@ -98,43 +98,15 @@ fail:
     return status;
 }
 
-static witan_status_t take_memory(witan_plan_t *plan)
+witan_status_t wtn_plan_check_workspace(const witan_plan_t *plan, size_t alignment)
 {
-    const wtn_layout_t *layout  = &plan->layer->layout;
-    int32_t             threads = plan->layer->group->thread_count;
-    wtn_carver_t        carver  = {0};
-
-    wtn_plan_carve(plan, layout, threads, &carver);
-    plan->arena_bytes = carver.bytes;
-    if (plan->config.workspace != NULL) {
-        if (plan->config.workspace_bytes < plan->arena_bytes ||
-            (uintptr_t)plan->config.workspace % WTN_CACHE_LINE_BYTES != 0) {
-            return WTN_ERROR(WITAN_E_ARGUMENT,
-                             "plan: workspace: expected %zu bytes aligned to %d, found %zu at %p",
-                             plan->arena_bytes, WTN_CACHE_LINE_BYTES, plan->config.workspace_bytes,
-                             plan->config.workspace);
-        }
-        plan->arena = plan->config.workspace;
-    } else {
-        plan->arena       = plan->arena_bytes == SIZE_MAX ? NULL : wtn_alloc(plan->arena_bytes);
-        plan->arena_owned = true;
+    if (plan->config.workspace != NULL && (plan->config.workspace_bytes < plan->arena_bytes ||
+                                           (uintptr_t)plan->config.workspace % alignment != 0)) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "plan: workspace: expected %zu bytes aligned to %zu, found %zu at %p",
+                         plan->arena_bytes, alignment, plan->config.workspace_bytes,
+                         plan->config.workspace);
     }
-    if (plan->arena == NULL) {
-        return WTN_ERROR(WITAN_E_MEMORY, "plan: %zu bytes of workspace", plan->arena_bytes);
-    }
-    carver = (wtn_carver_t){.base = plan->arena};
-    wtn_plan_carve(plan, layout, threads, &carver);
-    for (int32_t i = 0; i < plan->shape.round_slots; i++) {
-        wtn_round_t *round = &plan->rounds[i];
-
-        round->index = -1;
-        memset(round->requests, 0, WTN_REQUEST_KINDS * (size_t)plan->ep * sizeof(*round->requests));
-    }
-    memset(plan->reduce_requests, 0, 2 * (size_t)plan->tp * sizeof(*plan->reduce_requests));
-    memset(plan->expert_row_counts, 0, (size_t)layout->local_count * sizeof(int64_t));
-    memset(plan->expert_token_counts, 0, (size_t)layout->config.expert_count * sizeof(int64_t));
-    memset(plan->rank_row_counts, 0, (size_t)plan->ep * sizeof(int64_t));
-    memset(plan->rank_send_bytes, 0, (size_t)plan->ep * sizeof(int64_t));
     return WITAN_OK;
 }
 
@@ -155,7 +127,7 @@ static witan_status_t take_channel(wtn_comm_t *comm, int32_t *channel)
 static witan_status_t agree_on_config(const witan_layer_t *layer, const witan_plan_config_t *config,
                                       int32_t channel, witan_status_t status)
 {
-    wtn_field_t fields[8];
+    wtn_field_t fields[10];
 
     wtn_field_set(&fields[0], "pair_token_count_max", "%" PRId64, config->pair_token_count_max);
     wtn_field_set(&fields[1], "pair_row_count_max", "%" PRId64, config->pair_row_count_max);
@@ -163,6 +135,8 @@ static witan_status_t agree_on_config(const witan_layer_t *layer, const witan_pl
     wtn_field_set(&fields[3], "combine", "%d", (int)config->combine);
     wtn_field_set(&fields[4], "executor", "%d", (int)config->executor);
     wtn_field_set(&fields[5], "masked_rows_max", "%" PRId32, config->masked_rows_max);
+    wtn_field_set(&fields[8], "exchange", "%d", (int)config->exchange);
+    wtn_field_set(&fields[9], "tensor_exchange", "%d", (int)config->tensor_exchange);
     wtn_field_set(&fields[6], "layer (as made)", "%" PRId32, layer->index);
     wtn_field_set(&fields[7], "channel", "%" PRId32, channel);
     return wtn_agree(&layer->group->comm, "plan", status, fields, WTN_COUNT_OF(fields));
@@ -179,7 +153,7 @@ static witan_status_t new_plan(witan_plan_t **out, witan_layer_t *layer,
     if (config == NULL) {
         return WTN_ERROR(WITAN_E_ARGUMENT, "plan: config is NULL");
     }
-    status = wtn_plan_config_check(config, layer->layout.config.topk);
+    status = wtn_plan_config_check(config, &layer->layout);
     if (status != WITAN_OK) {
         return status;
     }
@@ -188,6 +162,7 @@ static witan_status_t new_plan(witan_plan_t **out, witan_layer_t *layer,
         return WTN_ERROR(WITAN_E_MEMORY, "plan: %zu bytes", sizeof(*plan));
     }
     *out          = plan;
+    plan->engine  = wtn_engine_of(&layer->layout);
     plan->layer   = layer;
     plan->comm    = &group->comm;
     plan->config  = *config;
@@ -223,14 +198,14 @@ witan_status_t witan_plan_create(witan_plan_t **out, witan_layer_t *layer,
     }
     WTN_TRY(agree_on_config(layer, plan == NULL ? &none : &plan->config, channel, status));
     WTN_TRY(gather_token_maxima(plan, token_maxima));
-    status = wtn_plan_shape_make(&plan->shape, &layer->layout, config, token_maxima);
-    if (status == WITAN_OK) {
-        status = take_memory(plan);
-    }
+    status = plan->engine->create(plan, token_maxima);
     if (status == WITAN_OK) {
         status = open_watch(plan, group->data_index);
     }
     WTN_TRY(wtn_agree(plan->comm, "plan", status, NULL, 0));
+    if (plan->engine->connect != NULL) {
+        WTN_TRY(plan->engine->connect(plan));
+    }
     free(token_maxima);
     *out = plan;
     return WITAN_OK;
@@ -241,51 +216,16 @@ fail:
     return status;
 }
 
-/* Requests a peer may still serve. */
-static size_t cancel_all(witan_plan_t *plan)
-{
-    size_t left = 0;
-
-    if (plan->arena == NULL) {
-        return 0;
-    }
-    for (int32_t i = 0; i < plan->shape.round_slots; i++) {
-        left +=
-            wtn_cancel(plan->comm, plan->rounds[i].requests, WTN_REQUEST_KINDS * (size_t)plan->ep);
-    }
-    return left + wtn_cancel(plan->comm, plan->reduce_requests, 2 * (size_t)plan->tp);
-}
-
 void witan_plan_destroy(witan_plan_t *plan)
 {
-    size_t left;
-
     if (plan == NULL) {
         return;
     }
-    left = cancel_all(plan);
+    plan->engine->destroy(plan);
     wtn_watch_close(plan->watch);
-    if (plan->arena_owned && left == 0) {
-        wtn_free(plan->arena); /* else it stays: a woken peer must not write into reused memory */
-    }
-    wtn_plan_shape_free(&plan->shape);
     free(plan->expert_peers);
     free(plan->tensor_peers);
     free(plan);
-}
-
-witan_status_t witan_plan_routing(const witan_plan_t *plan, const int32_t **ids,
-                                  const float **weights)
-{
-    if (plan == NULL || ids == NULL || weights == NULL) {
-        return WTN_ERROR(WITAN_E_ARGUMENT, "routing: a pointer is NULL");
-    }
-    if (plan->state == WTN_PLAN_EMPTY) {
-        return WTN_ERROR(WITAN_E_STATE, "routing: called before route or import");
-    }
-    *ids     = plan->ids;
-    *weights = plan->weights;
-    return WITAN_OK;
 }
 
 /* max / mean, and 1 where there is nothing. */
@@ -304,6 +244,13 @@ witan_status_t witan_plan_stats(const witan_plan_t *plan, witan_stats_t *stats)
 {
     if (plan == NULL || stats == NULL || stats->struct_bytes != sizeof(*stats)) {
         return WTN_ERROR(WITAN_E_ARGUMENT, "stats: null pointer or wrong struct_bytes");
+    }
+    if (plan->engine->stats != NULL) {
+        witan_status_t status = plan->engine->stats((witan_plan_t *)(uintptr_t)plan);
+
+        if (status != WITAN_OK) {
+            return status;
+        }
     }
     *stats = (witan_stats_t){
         .struct_bytes        = sizeof(*stats),

@@ -10,6 +10,7 @@
 #include <witan/plan.h>
 
 #include "comm/comm.h"
+#include "dispatch/engine.h"
 #include "dispatch/layer.h"
 
 #define WTN_ROUNDS_IN_FLIGHT 2
@@ -92,6 +93,8 @@ typedef struct wtn_plan_shape {
 } wtn_plan_shape_t;
 
 struct witan_plan {
+    const wtn_engine_t *engine;
+    struct wtn_stream  *stream; /* of the stream engine, see stream.h */
     witan_layer_t      *layer;
     wtn_comm_t         *comm;
     witan_plan_config_t config;
@@ -158,7 +161,16 @@ struct witan_plan {
 };
 
 /* plan_shape.c: WITAN_E_ARGUMENT naming the field. */
-witan_status_t wtn_plan_config_check(const witan_plan_config_t *config, int32_t topk);
+witan_status_t wtn_plan_config_check(const witan_plan_config_t *config, const wtn_layout_t *layout);
+
+/* engine.c: what may be wrong with a step's arrays; T = 0 needs none. */
+witan_status_t wtn_plan_check_arrays(const witan_plan_t *plan, const char *step,
+                                     int64_t token_count, const void *a, const void *b);
+/* A step that has begun must end before its memory serves another. */
+witan_status_t wtn_plan_check_idle(const witan_plan_t *plan, const char *step);
+/* A step called alone: is it its turn? */
+witan_status_t wtn_plan_check_turn(const witan_plan_t *plan, const char *step,
+                                   wtn_plan_state_t turn, const char *before);
 
 /* plan_shape.c: sizes. `token_maxima` [ep]: token_count_max of every source. Frees with
  * wtn_plan_shape_free. */
@@ -166,9 +178,14 @@ witan_status_t wtn_plan_shape_make(wtn_plan_shape_t *shape, const wtn_layout_t *
                                    const witan_plan_config_t *config, const int64_t *token_maxima);
 void           wtn_plan_shape_free(wtn_plan_shape_t *shape);
 
-/* plan_memory.c: lay the arrays of `plan` out in `carver`; with a null base only measure. */
-void wtn_plan_carve(witan_plan_t *plan, const wtn_layout_t *layout, int32_t thread_count,
-                    struct wtn_carver *carver);
+/* plan_memory.c: bytes, create and destroy of the rounds engine. */
+witan_status_t wtn_rounds_bytes(const wtn_layout_t *layout, const witan_plan_config_t *config,
+                                const int64_t *token_maxima, int32_t thread_count, int64_t *bytes);
+witan_status_t wtn_rounds_create(witan_plan_t *plan, const int64_t *token_maxima);
+void           wtn_rounds_destroy(witan_plan_t *plan);
+
+/* plan.c: a workspace given by the caller, whether it will do. */
+witan_status_t wtn_plan_check_workspace(const witan_plan_t *plan, size_t alignment);
 
 /* schedule.c: from ids and weights to tokens and rows by destination. */
 void wtn_schedule(witan_plan_t *plan);

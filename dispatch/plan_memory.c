@@ -1,4 +1,7 @@
-/* The arena of a plan: every array of every step, laid out once. */
+/* The arena of a plan of the rounds engine: every array of every step, laid out once. */
+#include <string.h>
+
+#include "core/error.h"
 #include "core/util.h"
 #include "dispatch/plan.h"
 
@@ -99,8 +102,9 @@ static void carve_round(witan_plan_t *plan, wtn_round_t *round, const wtn_layout
     round->requests      = wtn_carve(carver, ep * WTN_REQUEST_KINDS, sizeof(*round->requests));
 }
 
-void wtn_plan_carve(witan_plan_t *plan, const wtn_layout_t *layout, int32_t thread_count,
-                    wtn_carver_t *carver)
+/* With a null base only measure. */
+static void carve(witan_plan_t *plan, const wtn_layout_t *layout, int32_t thread_count,
+                  wtn_carver_t *carver)
 {
     const wtn_plan_shape_t *shape   = &plan->shape;
     bool                    reduced = plan->config.combine == WITAN_COMBINE_REDUCED;
@@ -129,4 +133,94 @@ void wtn_plan_carve(witan_plan_t *plan, const wtn_layout_t *layout, int32_t thre
     plan->reduce_requests = wtn_carve(carver, 2 * (size_t)tp, sizeof(wtn_request_t));
     plan->scratch_bytes   = scratch_bytes(shape, &plan->config, layout, thread_count);
     plan->scratch         = wtn_carve(carver, plan->scratch_bytes, 1);
+}
+
+witan_status_t wtn_rounds_bytes(const wtn_layout_t *layout, const witan_plan_config_t *config,
+                                const int64_t *token_maxima, int32_t thread_count, int64_t *bytes)
+{
+    witan_plan_t   plan   = {.config = *config};
+    wtn_carver_t   carver = {0};
+    witan_status_t status = wtn_plan_shape_make(&plan.shape, layout, config, token_maxima);
+
+    if (status != WITAN_OK) {
+        return status;
+    }
+    carve(&plan, layout, thread_count, &carver);
+    wtn_plan_shape_free(&plan.shape);
+    if (carver.bytes > (size_t)INT64_MAX) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "plan: the size overflows 64 bits");
+    }
+    *bytes = (int64_t)carver.bytes;
+    return WITAN_OK;
+}
+
+static witan_status_t take_memory(witan_plan_t *plan)
+{
+    const wtn_layout_t *layout  = &plan->layer->layout;
+    int32_t             threads = plan->layer->group->thread_count;
+    wtn_carver_t        carver  = {0};
+    witan_status_t      status;
+
+    carve(plan, layout, threads, &carver);
+    plan->arena_bytes = carver.bytes;
+    status            = wtn_plan_check_workspace(plan, WTN_CACHE_LINE_BYTES);
+    if (status != WITAN_OK) {
+        return status;
+    }
+    if (plan->config.workspace != NULL) {
+        plan->arena = plan->config.workspace;
+    } else {
+        plan->arena       = plan->arena_bytes == SIZE_MAX ? NULL : wtn_alloc(plan->arena_bytes);
+        plan->arena_owned = true;
+    }
+    if (plan->arena == NULL) {
+        return WTN_ERROR(WITAN_E_MEMORY, "plan: %zu bytes of workspace", plan->arena_bytes);
+    }
+    carver = (wtn_carver_t){.base = plan->arena};
+    carve(plan, layout, threads, &carver);
+    for (int32_t i = 0; i < plan->shape.round_slots; i++) {
+        wtn_round_t *round = &plan->rounds[i];
+
+        round->index = -1;
+        memset(round->requests, 0, WTN_REQUEST_KINDS * (size_t)plan->ep * sizeof(*round->requests));
+    }
+    memset(plan->reduce_requests, 0, 2 * (size_t)plan->tp * sizeof(*plan->reduce_requests));
+    memset(plan->expert_row_counts, 0, (size_t)layout->local_count * sizeof(int64_t));
+    memset(plan->expert_token_counts, 0, (size_t)layout->config.expert_count * sizeof(int64_t));
+    memset(plan->rank_row_counts, 0, (size_t)plan->ep * sizeof(int64_t));
+    memset(plan->rank_send_bytes, 0, (size_t)plan->ep * sizeof(int64_t));
+    return WITAN_OK;
+}
+
+witan_status_t wtn_rounds_create(witan_plan_t *plan, const int64_t *token_maxima)
+{
+    witan_status_t status =
+        wtn_plan_shape_make(&plan->shape, &plan->layer->layout, &plan->config, token_maxima);
+
+    return status == WITAN_OK ? take_memory(plan) : status;
+}
+
+/* Requests a peer may still serve. */
+static size_t cancel_all(witan_plan_t *plan)
+{
+    size_t left = 0;
+
+    if (plan->arena == NULL) {
+        return 0;
+    }
+    for (int32_t i = 0; i < plan->shape.round_slots; i++) {
+        left +=
+            wtn_cancel(plan->comm, plan->rounds[i].requests, WTN_REQUEST_KINDS * (size_t)plan->ep);
+    }
+    return left + wtn_cancel(plan->comm, plan->reduce_requests, 2 * (size_t)plan->tp);
+}
+
+void wtn_rounds_destroy(witan_plan_t *plan)
+{
+    size_t left = cancel_all(plan);
+
+    if (plan->arena_owned && left == 0) {
+        wtn_free(plan->arena); /* else it stays: a woken peer must not write into reused memory */
+    }
+    wtn_plan_shape_free(&plan->shape);
 }

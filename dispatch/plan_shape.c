@@ -15,8 +15,10 @@ void witan_plan_config_init(witan_plan_config_t *config)
     *config = (witan_plan_config_t){.struct_bytes = sizeof(*config), .chunk_count = 1};
 }
 
-witan_status_t wtn_plan_config_check(const witan_plan_config_t *config, int32_t topk)
+witan_status_t wtn_plan_config_check(const witan_plan_config_t *config, const wtn_layout_t *layout)
 {
+    int32_t topk = layout->config.topk;
+
     if (config->struct_bytes != sizeof(*config)) {
         return WTN_ERROR(WITAN_E_ARGUMENT,
                          "plan: struct_bytes: expected %zu, found %zu (witan_plan_config_init)",
@@ -49,7 +51,14 @@ witan_status_t wtn_plan_config_check(const witan_plan_config_t *config, int32_t 
                          " is not valid",
                          (int)config->combine, (int)config->executor, config->masked_rows_max);
     }
-    return WITAN_OK;
+    if ((unsigned)config->exchange > WITAN_EXCHANGE_DIRECT ||
+        (unsigned)config->tensor_exchange > WITAN_TENSOR_SCATTER || config->sm_reserved < 0) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "plan: exchange %d, tensor_exchange %d or sm_reserved %" PRId32
+                         " is not valid",
+                         (int)config->exchange, (int)config->tensor_exchange, config->sm_reserved);
+    }
+    return wtn_engine_of(layout)->check(layout, config);
 }
 
 static int64_t limit(int64_t worst, int64_t budget)
@@ -75,7 +84,7 @@ witan_status_t wtn_plan_shape_make(wtn_plan_shape_t *shape, const wtn_layout_t *
     bool           reduced  = config->combine == WITAN_COMBINE_REDUCED;
     bool           budgeted = false;
     int64_t       *block;
-    witan_status_t status = wtn_plan_config_check(config, topk);
+    witan_status_t status = wtn_plan_config_check(config, layout);
 
     *shape = (wtn_plan_shape_t){.token_count_max = config->token_count_max};
     if (status != WITAN_OK) {
@@ -129,25 +138,6 @@ static double miss_chance(int32_t expert_count, int32_t topk, int32_t held)
     return chance;
 }
 
-static witan_status_t plan_bytes(const wtn_layout_t *layout, const witan_plan_config_t *config,
-                                 const int64_t *token_maxima, int32_t thread_count, int64_t *bytes)
-{
-    witan_plan_t   plan   = {.config = *config};
-    wtn_carver_t   carver = {0};
-    witan_status_t status = wtn_plan_shape_make(&plan.shape, layout, config, token_maxima);
-
-    if (status != WITAN_OK) {
-        return status;
-    }
-    wtn_plan_carve(&plan, layout, thread_count, &carver);
-    wtn_plan_shape_free(&plan.shape);
-    if (carver.bytes > (size_t)INT64_MAX) {
-        return WTN_ERROR(WITAN_E_ARGUMENT, "plan: the size overflows 64 bits");
-    }
-    *bytes = (int64_t)carver.bytes;
-    return WITAN_OK;
-}
-
 static witan_status_t query(const wtn_layout_t *layout, const witan_plan_config_t *config,
                             int32_t thread_count, const int64_t *token_maxima, witan_sizes_t *sizes)
 {
@@ -170,9 +160,12 @@ static witan_status_t query(const wtn_layout_t *layout, const witan_plan_config_
     worst.pair_token_count_max = worst.pair_row_count_max = 0;
     balanced.pair_token_count_max                         = sizes->pair_token_count_balanced;
     balanced.pair_row_count_max                           = sizes->pair_row_count_balanced;
-    WTN_TRY(plan_bytes(layout, config, token_maxima, thread_count, &sizes->plan_bytes));
-    WTN_TRY(plan_bytes(layout, &balanced, token_maxima, thread_count, &sizes->plan_bytes_balanced));
-    WTN_TRY(plan_bytes(layout, &worst, token_maxima, thread_count, &sizes->plan_bytes_worst));
+    WTN_TRY(wtn_engine_of(layout)->bytes(layout, config, token_maxima, thread_count,
+                                         &sizes->plan_bytes));
+    WTN_TRY(wtn_engine_of(layout)->bytes(layout, &balanced, token_maxima, thread_count,
+                                         &sizes->plan_bytes_balanced));
+    WTN_TRY(wtn_engine_of(layout)->bytes(layout, &worst, token_maxima, thread_count,
+                                         &sizes->plan_bytes_worst));
 
 fail:
     return status;

@@ -177,6 +177,8 @@ typedef struct wtn_backend {
     witan_status_t (*combine)(const wtn_combine_args_t *args);
     witan_status_t (*reduce)(const wtn_reduce_args_t *args);
     witan_status_t (*gather)(const wtn_gather_args_t *args);
+
+    const struct wtn_device *device; /* kernels/device.h; NULL: steps are computed on the host */
 } wtn_backend_t;
 
 extern const wtn_backend_t wtn_backend_host;

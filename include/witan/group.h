@@ -21,6 +21,11 @@ typedef struct witan_group_config {
     uint64_t timeout_ns;      /**< deadline of every wait for a peer; 0: WITAN_TIMEOUT, or 60 s */
     int32_t  thread_count;    /**< compute threads of a rank; 0: WITAN_NUM_THREADS, or its cores */
     bool     bind; /**< bind ranks to cores of their own if there are enough; default false */
+    /** CUDA device of this rank, as cudaSetDevice counts; default -1: the local rank modulo the
+     * devices it sees. Calls on cuda layers and plans leave it current on the calling thread. */
+    int32_t device;
+    /** For tests: several ranks may use one device, exchanging over loopback; default false. */
+    bool share_device;
 } witan_group_config_t;
 
 /** Fill `config` with the defaults named above. */
@@ -36,6 +41,7 @@ typedef struct witan_group_info {
     int32_t     thread_count;
     uint64_t    timeout_ns;
     const char *transport; /**< "self", "mpi"; belongs to the library */
+    int32_t     device;    /**< as configured; -1: chosen when the first cuda layer is made */
 } witan_group_info_t;
 
 /**

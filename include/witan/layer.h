@@ -98,8 +98,10 @@ typedef struct witan_layer_config {
     bool               has_down_bias;     /**< WITAN_WEIGHT_DOWN_BIAS */
     int64_t            shared_inter_size; /**< width of the shared expert; 0: there is none */
     bool        has_shared_gate; /**< shared output times sigmoid(x . WITAN_WEIGHT_SHARED_ROUTER) */
-    const char *backend;         /**< "auto", "host"; default "auto" */
-    const char *kernel_tier;     /**< "auto", "scalar", "avx2", "avx512", "avx512_bf16" */
+    const char *backend;         /**< "auto", "host", "cuda"; default "auto" */
+    /** host: "auto", "scalar", "avx2", "avx512", "avx512_bf16"; cuda, the executor of grouped
+     * products: "auto", "cublas", "sm_80", "sm_90a" */
+    const char *kernel_tier;
     /**
      * Placement: expert_owner[e] is the expert index (see group.h) of the ranks that hold expert e.
      * NULL: contiguous runs, E * i / ep up to E * (i + 1) / ep. Read during the call only.
@@ -213,6 +215,21 @@ WITAN_API witan_status_t witan_layer_info(const witan_layer_t *layer, witan_laye
 
 /** Free a layer; NULL is allowed. Local. Its plans must be destroyed before. */
 WITAN_API void witan_layer_destroy(witan_layer_t *layer);
+
+/**
+ * Memory where the layer's backend computes, for callers without CUDA of their own: `hidden` and
+ * `output` of its plans. 64-byte aligned or better, not cleared. Local.
+ * @return WITAN_OK; WITAN_E_ARGUMENT; WITAN_E_MEMORY. On failure *out is NULL.
+ */
+WITAN_API witan_status_t witan_memory_alloc(const witan_layer_t *layer, void **out, size_t bytes);
+
+/** Give it back; NULL is allowed. Work that uses it must be over. Local. */
+WITAN_API void witan_memory_free(const witan_layer_t *layer, void *memory);
+
+/** Copy between such memory and ordinary memory, either way; complete when it returns. It does not
+ * wait for plans with streams of their own: call witan_plan_wait before. Local. */
+WITAN_API witan_status_t witan_memory_copy(const witan_layer_t *layer, void *to, const void *from,
+                                           size_t bytes);
 
 #ifdef __cplusplus
 }

@@ -21,6 +21,28 @@ typedef enum witan_executor {
     WITAN_EXECUTOR_MASKED     = 2, /**< a round that does not fit its slots is an error */
 } witan_executor_t;
 
+/** How tokens and rows travel between devices; the host has one way, AUTO. */
+typedef enum witan_exchange {
+    WITAN_EXCHANGE_AUTO = 0, /**< exact */
+    /** Exactly what is routed: counts travel first, and the step waits once for the device to tell
+     * them, so it cannot be captured in a CUDA graph. */
+    WITAN_EXCHANGE_EXACT = 1,
+    /** Slots of fixed size for every pair of ranks: the step does not wait, and can be captured and
+     * replayed with other tokens. What a pair's slots do not hold travels in witan_plan_wait. */
+    WITAN_EXCHANGE_PADDED = 2,
+    /** The same slots, but each rank writes straight into its peers' memory, with the least
+     * latency; for ranks of one node. */
+    WITAN_EXCHANGE_DIRECT = 3,
+} witan_exchange_t;
+
+/** What the ranks of a tensor group pass and get. */
+typedef enum witan_tensor_exchange {
+    WITAN_TENSOR_ALLREDUCE = 0, /**< the same tokens and the same results */
+    /** Every rank its own T tokens and their results, T equal on all of them: the tokens are
+     * gathered before the experts, the sums scattered behind them. cuda only. */
+    WITAN_TENSOR_SCATTER = 1,
+} witan_tensor_exchange_t;
+
 typedef struct witan_plan_config {
     size_t  struct_bytes;
     int64_t token_count_max; /**< T of this rank's largest step; may differ over ranks */
@@ -32,15 +54,24 @@ typedef struct witan_plan_config {
     int64_t pair_token_count_max;
     int64_t pair_row_count_max;
     /** The n tokens for a rank travel in pieces of ceil(n / chunk_count), one per round; the
-     * experts of one round overlap the transfer of the next. Default 1. */
+     * experts of one round overlap the transfer of the next. cuda: of the largest token_count_max
+     * in place of n, and without overlap. Default 1. */
     int32_t              chunk_count;
     witan_combine_mode_t combine;
     witan_executor_t     executor;
     int32_t              masked_rows_max; /**< threshold of AUTO; 0: the executor's own slot size */
-    /** Caller's memory, 64-byte aligned, or NULL: the plan allocates. After a failed step a late
-     * peer may still write there: do not use it again before the process has left MPI. */
+    /** Caller's memory, 64-byte aligned (cuda: of the device), or NULL: the plan
+     * allocates. After a failed step a late peer may still write there: do not use it again before
+     * the process has left MPI. */
     void  *workspace;
     size_t workspace_bytes;
+    /** cuda: the cudaStream_t steps are queued on; NULL: one of the plan's own, and every step is
+     * followed by witan_plan_wait. It must outlive the plan. */
+    void                   *stream;
+    witan_exchange_t        exchange;        /**< equal on all ranks */
+    witan_tensor_exchange_t tensor_exchange; /**< equal on all ranks */
+    /** cuda: multiprocessors the experts leave to communication; 0: none. */
+    int32_t sm_reserved;
 } witan_plan_config_t;
 
 WITAN_API void witan_plan_config_init(witan_plan_config_t *config);
@@ -49,7 +80,8 @@ WITAN_API void witan_plan_config_init(witan_plan_config_t *config);
 typedef struct witan_sizes {
     size_t  struct_bytes;
     int64_t weight_bytes;        /**< packed weights of this rank */
-    int64_t plan_bytes;          /**< workspace of the plan as configured */
+    int64_t plan_bytes;          /**< workspace of the plan as configured; cuda: of the device,
+                                    the peers' windows of the direct exchange among it */
     int64_t plan_bytes_balanced; /**< with budgets for balanced routing; two sets of buffers, so
                                     on few ranks it can exceed the worst */
     int64_t plan_bytes_worst;    /**< with budgets for the worst routing, one round */
@@ -90,11 +122,32 @@ typedef struct witan_forward_args {
 
 /**
  * The whole block: route, dispatch, experts, combine. Collective. With tensor parallelism every
- * rank of a tensor group passes the same tokens and gets the same result.
+ * rank of a tensor group passes the same tokens and gets the same result (see
+ * witan_tensor_exchange_t).
+ *
+ * On the host, `output` is complete when the call returns. On cuda, `hidden` and `output` are
+ * memory of the device; the call queues on the plan's stream and returns. `output` is complete for
+ * what is queued behind it there, but for padded and direct exchanges whose slots can overflow
+ * (budgets below the worst case): then only after witan_plan_wait, until which `hidden` must stay,
+ * so `output` may not be it, and no other step may be queued. Padded and direct steps may be
+ * captured (cudaStreamBeginCapture on the plan's stream, not in relaxed mode of another thread) and
+ * replayed on that stream with other contents of `hidden`; all ranks replay alike.
+ *
  * @return WITAN_OK; WITAN_E_ARGUMENT; WITAN_E_PEER; WITAN_E_TIMEOUT naming phase and ranks;
- *         WITAN_E_TRANSPORT. On failure `output` is unspecified.
+ *         WITAN_E_TRANSPORT; WITAN_E_STATE, WITAN_E_INTERNAL what an earlier queued step met.
+ *         On failure `output` is unspecified.
  */
 WITAN_API witan_status_t witan_forward(witan_plan_t *plan, const witan_forward_args_t *args);
+
+/**
+ * Wait until the last step is complete, at most the group's time-out, and see how it went: faults
+ * of the device and of peers that no earlier call could know. Collective where slots can overflow:
+ * rounds they did not hold are made here. May be called again, and after every replay of a captured
+ * step. The routing, `output` of a plan with a stream of its own, and the stats of the step are
+ * valid from here on. On the host steps are complete when they return, and so is this.
+ * @return as witan_forward; WITAN_E_ARGUMENT imported ids that are no experts of the layer.
+ */
+WITAN_API witan_status_t witan_plan_wait(witan_plan_t *plan);
 
 /**
  * Step 1: gate and top-k of `hidden` [T, H] into the plan. Local: a refused call is not told to the
@@ -104,14 +157,17 @@ WITAN_API witan_status_t witan_forward(witan_plan_t *plan, const witan_forward_a
 WITAN_API witan_status_t witan_route(witan_plan_t *plan, int64_t token_count, const void *hidden);
 
 /**
- * Step 1 for callers with a gate of their own. Local, as witan_route; copies.
+ * Step 1 for callers with a gate of their own. Local, as witan_route; copies. On cuda both arrays
+ * are memory of the device, read when the stream comes to it; an id that is no expert counts as -1
+ * and is told by witan_plan_wait.
  * @param ids     [T, K] expert ids; -1: no expert; an expert may repeat.
  * @param weights [T, K]; those of ids -1 are not read.
  */
 WITAN_API witan_status_t witan_plan_import(witan_plan_t *plan, int64_t token_count,
                                            const int32_t *ids, const float *weights);
 
-/** The routing held by the plan: [T, K] each, valid until the next route or import. Local. */
+/** The routing held by the plan: [T, K] each, valid until the next route or import. Local. In
+ * ordinary memory on every backend; on cuda a copy, and the call waits for the plan's stream. */
 WITAN_API witan_status_t witan_plan_routing(const witan_plan_t *plan, const int32_t **ids,
                                             const float **weights);
 
@@ -122,16 +178,19 @@ WITAN_API witan_status_t witan_plan_routing(const witan_plan_t *plan, const int3
  */
 WITAN_API witan_status_t witan_dispatch(witan_plan_t *plan, const void *hidden);
 
-/** Step 3: the local experts on the rows of this round. Local. */
+/** Step 3: the local experts on the rows of this round. Local. The four steps queue on cuda as
+ * witan_forward does. */
 WITAN_API witan_status_t witan_experts(witan_plan_t *plan);
 
-/** Step 4: rows return; after the last round `output` [T, H] is complete. Collective. */
+/** Step 4: rows return; after the last round `output` [T, H] is complete, on cuda as that of
+ * witan_forward. Collective. */
 WITAN_API witan_status_t witan_combine(witan_plan_t *plan, void *output);
 
 /**
  * Rounds of dispatch, experts, combine this rank has still to make for the routed tokens; at least
  * 1 after route or import, exact from the first dispatch on, 0 when `output` is complete and on a
- * plan whose step failed. Local.
+ * plan whose step failed. A padded or direct step has one round; witan_plan_wait makes the rest.
+ * Local.
  */
 WITAN_API int64_t witan_plan_rounds_left(const witan_plan_t *plan);
 
@@ -155,7 +214,8 @@ typedef enum witan_phase {
 /** "route" and so on; "?" for a value that is no phase. */
 WITAN_API const char *witan_phase_name(witan_phase_t phase);
 
-/** What the last step did on this rank. Arrays belong to the plan and stand until the next step. */
+/** What the last step did on this rank. Arrays belong to the plan and stand until the next step. On
+ * cuda they are filled by witan_plan_wait. */
 typedef struct witan_stats {
     size_t         struct_bytes;
     int64_t        token_count;         /**< T */
@@ -168,7 +228,8 @@ typedef struct witan_stats {
     const int64_t *rank_send_bytes;     /**< [ep] bytes sent per destination; [own index] is 0 */
     int64_t        tensor_send_bytes;   /**< bytes sent for the sum over the tensor group */
     double         imbalance;           /**< max / mean of rank_row_counts; 1 without rows */
-    int64_t        phase_ns[WITAN_PHASE_COUNT];
+    /** Time of each phase; cuda: of the device between marks on the stream, 0 in captured steps. */
+    int64_t          phase_ns[WITAN_PHASE_COUNT];
     witan_executor_t executor;           /**< of the last round */
     int64_t          executor_counts[3]; /**< rounds by witan_executor_t since the plan was made */
 } witan_stats_t;

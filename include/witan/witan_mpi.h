@@ -20,7 +20,7 @@ extern "C" {
  * process. Destroy the group and what was made of it before MPI_Finalize; destroyed later they only
  * give their memory back.
  *
- * @param config NULL for the defaults; must be equal on all ranks, but for thread_count.
+ * @param config NULL for the defaults; must be equal on all ranks, but for thread_count and device.
  * @return WITAN_OK;
  *         WITAN_E_ARGUMENT  ep * tp does not divide the number of ranks;
  *         WITAN_E_MISMATCH  versions or configurations differ; the text names field, values, ranks;

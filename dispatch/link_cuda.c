@@ -1,0 +1,27 @@
+#include "dispatch/link.h"
+
+const wtn_link_t wtn_link_nccl = {
+    .open                  = wtn_nccl_open,
+    .close                 = wtn_nccl_close,
+    .group_begin           = wtn_nccl_group_begin,
+    .send                  = wtn_nccl_send,
+    .recv                  = wtn_nccl_recv,
+    .group_end             = wtn_nccl_group_end,
+    .alltoall              = wtn_nccl_alltoall,
+    .allreduce             = wtn_nccl_allreduce,
+    .allgather             = wtn_nccl_allgather,
+    .reduce_scatter        = wtn_nccl_reduce_scatter,
+    .check                 = wtn_nccl_check,
+    .abort                 = wtn_nccl_abort,
+    .watch                 = wtn_nccl_watch,
+    .wait                  = wtn_nccl_wait,
+    .roll_open             = wtn_roll_open,
+    .roll_close            = wtn_roll_close,
+    .direct_open           = wtn_direct_open,
+    .direct_close          = wtn_direct_close,
+    .direct_windows        = wtn_direct_windows,
+    .direct_windows_device = wtn_direct_windows_device,
+    .direct_signal         = wtn_direct_signal,
+    .direct_wait           = wtn_direct_wait,
+    .direct_check          = wtn_direct_check,
+};

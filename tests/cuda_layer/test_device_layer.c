@@ -1,0 +1,278 @@
+/* Steps on a device against one rank and against float64: for any number of ranks, placement,
+ * split, budget and exchange the exact combine gives the same bits.
+ *
+ * Built twice: for the cuda backend, and for a device made of the host (software.h), where the bits
+ * must be those of the host's own engine too. */
+#include <math.h>
+#include <string.h>
+
+#include "core/util.h"
+#include "device_run.h"
+
+#ifdef WITAN_TEST_SOFTWARE
+static const bool software = true;
+#else
+static const bool software = false;
+#endif
+
+static const witan_exchange_t exchanges[] = {WITAN_EXCHANGE_EXACT, WITAN_EXCHANGE_PADDED,
+                                             WITAN_EXCHANGE_DIRECT};
+/* The software device has no windows. */
+#define EXCHANGE_COUNT (software ? 2 : 3)
+
+static void check_exact(block_t *block, run_t *run)
+{
+    result_t alone = run_alone(block, run);
+    result_t world = run_world(block, run);
+    run_t    host  = *run;
+    result_t truth;
+
+    host.host = true;
+    truth     = run_alone(block, &host);
+    assert_equal_bits(block, run, &world, &alone);
+    if (software) {
+        assert_equal_bits(block, run, &world, &truth);
+    }
+    if (run->token_count > 0) {
+        assert_accurate(block, run, &world);
+    }
+    result_free(&alone);
+    result_free(&world);
+    result_free(&truth);
+}
+
+static void check_exchanges(block_t *block, run_t *run)
+{
+    for (int32_t i = 0; i < EXCHANGE_COUNT; i++) {
+        run->plan.exchange = exchanges[i];
+        check_exact(block, run);
+    }
+}
+
+START_TEST(test_forward_any_shape_equals_one_rank)
+{
+    static const struct {
+        int32_t       experts, topk;
+        int64_t       hidden, inter, tokens;
+        witan_dtype_t dtype;
+    } shapes[] = {
+        {1, 1, 16, 16, 1, WITAN_BF16},  {2, 1, 17, 3, 5, WITAN_BF16},
+        {7, 3, 33, 17, 29, WITAN_F16},  {8, 2, 64, 48, 64, WITAN_BF16},
+        {64, 8, 48, 24, 50, WITAN_F16}, {8, 2, 64, 48, 0, WITAN_BF16},
+    };
+    block_t block = block_make(shapes[_i].experts, shapes[_i].topk, shapes[_i].hidden,
+                               shapes[_i].inter, shapes[_i].dtype);
+    run_t   run   = run_make(shapes[_i].tokens);
+
+    check_exchanges(&block, &run);
+}
+END_TEST
+
+START_TEST(test_forward_with_all_options_equals_one_rank)
+{
+    block_t block = block_make(12, 4, 56, 40, WITAN_BF16);
+    run_t   run   = run_make(37);
+
+    block.config.shared_inter_size           = 72;
+    block.config.has_shared_gate             = _i > 0;
+    block.config.has_gate_up_bias            = true;
+    block.config.has_down_bias               = true;
+    block.config.router_dtype                = WITAN_F32;
+    block.config.routing.score               = WITAN_SCORE_SIGMOID;
+    block.config.routing.has_correction_bias = true;
+    block.config.routing.has_bias            = true;
+    block.config.routing.scale               = 2.5f;
+    block.config.routing.group_count         = 4;
+    block.config.routing.group_topk          = 2;
+    block.config.routing.group_score         = WITAN_GROUP_SCORE_TOP2_SUM;
+    block.config.activation                  = (witan_activation_t){.kind      = WITAN_ACTIVATION_SWISH,
+                                                                    .parameter = 1.702f,
+                                                                    .gated     = true,
+                                                                    .limit     = 0.5f,
+                                                                    .up_offset = 1.0f};
+    check_exchanges(&block, &run);
+}
+END_TEST
+
+START_TEST(test_forward_any_split_of_tokens_equals_one_rank)
+{
+    block_t  block  = block_make(10, 3, 40, 24, WITAN_BF16);
+    run_t    run    = run_make(30);
+    int64_t *begins = calloc((size_t)world_size + 1, sizeof(*begins));
+
+    /* 0: all on the last rank; 1: quadratic, some ranks with none */
+    for (int r = 0; r <= world_size; r++) {
+        begins[r] = _i == 0 ? (r == world_size ? 30 : 0) : 30 * r * r / (world_size * world_size);
+    }
+    run.begins = begins;
+    check_exchanges(&block, &run);
+    free(begins);
+}
+END_TEST
+
+START_TEST(test_forward_any_placement_equals_one_rank)
+{
+    block_t block = block_make(11, 4, 40, 24, WITAN_BF16);
+    run_t   run   = run_make(33);
+    int32_t owner[11];
+
+    /* 0: all experts on one rank; 1: round robin */
+    for (int e = 0; e < 11; e++) {
+        owner[e] = _i == 0 ? world_size - 1 : e % world_size;
+    }
+    run.owner = owner;
+    check_exchanges(&block, &run);
+}
+END_TEST
+
+START_TEST(test_forward_any_budget_equals_one_rank)
+{
+    static const struct {
+        int64_t tokens, rows;
+        int32_t chunks;
+    } budgets[]   = {{0, 0, 2}, {1, 4, 1}, {3, 0, 1}, {0, 9, 1}, {2, 9, 3}, {1000, 1000, 64}};
+    block_t block = block_make(9, 4, 40, 24, WITAN_BF16);
+    run_t   run   = run_make(37);
+
+    block.config.shared_inter_size = 16;
+    run.plan.pair_token_count_max  = budgets[_i].tokens;
+    run.plan.pair_row_count_max    = budgets[_i].rows;
+    run.plan.chunk_count           = budgets[_i].chunks;
+    run.repeats                    = 2;
+    check_exchanges(&block, &run);
+    run.steps = true;
+    check_exchanges(&block, &run);
+}
+END_TEST
+
+START_TEST(test_import_repeated_and_absent_ids_equals_one_rank)
+{
+    block_t  block   = block_make(6, 4, 40, 24, WITAN_BF16);
+    run_t    run     = run_make(31);
+    int32_t *ids     = calloc(31 * 4, sizeof(*ids));
+    float   *weights = calloc(31 * 4, sizeof(*weights));
+
+    for (int64_t i = 0; i < 31 * 4; i++) {
+        ids[i]     = i / 4 % 7 == 3 ? -1 : (int32_t)((i * 5 + i / 4 * i) % 7) - 1;
+        ids[i]     = i / 4 % 5 == 2 ? 2 : ids[i];
+        weights[i] = ids[i] < 0 ? NAN : 0.25f + 0.01f * (float)(i % 13);
+    }
+    run.ids                       = ids;
+    run.weights                   = weights;
+    run.plan.pair_token_count_max = _i == 0 ? 0 : 5;
+    check_exchanges(&block, &run);
+    free(ids);
+    free(weights);
+}
+END_TEST
+
+START_TEST(test_combine_reduced_is_accurate_and_repeats)
+{
+    block_t block = block_make(9, 4, 40, 24, WITAN_BF16);
+    run_t   run   = run_make(37);
+
+    block.config.shared_inter_size = 16;
+    run.plan.combine               = WITAN_COMBINE_REDUCED;
+    run.plan.pair_token_count_max  = _i == 0 ? 0 : 4;
+    for (int32_t i = 0; i < EXCHANGE_COUNT; i++) {
+        result_t a, b;
+
+        run.plan.exchange = exchanges[i];
+        a                 = run_world(&block, &run);
+        b                 = run_world(&block, &run);
+        assert_equal_bits(&block, &run, &a, &b);
+        assert_accurate(&block, &run, &a);
+        result_free(&a);
+        result_free(&b);
+    }
+}
+END_TEST
+
+START_TEST(test_tensor_parallel_is_accurate)
+{
+    block_t block = block_make(8, 3, 48, 72, WITAN_BF16);
+    run_t   run   = run_make(36);
+
+    if (world_size % 2 != 0) {
+        return;
+    }
+    block.config.shared_inter_size = 40;
+    block.config.has_down_bias     = true;
+    run.tp                         = _i % 2 == 0 ? 2 : world_size;
+    run.plan.tensor_exchange       = _i < 2 ? WITAN_TENSOR_ALLREDUCE : WITAN_TENSOR_SCATTER;
+    if (run.token_count / (world_size / run.tp) % run.tp != 0) {
+        return;
+    }
+    for (int32_t i = 0; i < EXCHANGE_COUNT; i++) {
+        result_t a, b;
+
+        run.plan.exchange             = exchanges[i];
+        run.plan.pair_token_count_max = i;
+        a                             = run_world(&block, &run);
+        b                             = run_world(&block, &run);
+        assert_equal_bits(&block, &run, &a, &b);
+        assert_accurate(&block, &run, &a);
+        result_free(&a);
+        result_free(&b);
+    }
+}
+END_TEST
+
+START_TEST(test_stats_equal_those_of_the_host)
+{
+    block_t  block = block_make(12, 4, 40, 24, WITAN_BF16);
+    run_t    run   = run_make(41), host;
+    result_t truth;
+
+    run.plan.pair_token_count_max = _i == 0 ? 0 : 3;
+    host                          = run;
+    host.host                     = true;
+    truth                         = run_world(&block, &host);
+    for (int32_t i = 0; i < EXCHANGE_COUNT; i++) {
+        result_t world;
+
+        run.plan.exchange = exchanges[i];
+        world             = run_world(&block, &run);
+        ck_assert_int_eq(world.stats.token_count, truth.stats.token_count);
+        ck_assert_int_eq(world.stats.recv_token_count, truth.stats.recv_token_count);
+        ck_assert_int_eq(world.stats.recv_row_count, truth.stats.recv_row_count);
+        /* Slots: as many as the fullest pair of all needs; alone: one. */
+        if (exchanges[i] == WITAN_EXCHANGE_EXACT && world_size > 1) {
+            ck_assert_int_eq(world.stats.round_count, truth.stats.round_count);
+        }
+        ck_assert_double_eq(world.stats.imbalance, truth.stats.imbalance);
+        ck_assert_mem_eq(world.expert_row_counts, truth.expert_row_counts,
+                         sizeof(world.expert_row_counts));
+        ck_assert_mem_eq(world.expert_token_counts, truth.expert_token_counts,
+                         sizeof(world.expert_token_counts));
+        ck_assert_mem_eq(world.rank_row_counts, truth.rank_row_counts,
+                         sizeof(world.rank_row_counts));
+        result_free(&world);
+    }
+    result_free(&truth);
+}
+END_TEST
+
+static Suite *make_suite(void)
+{
+    Suite *suite = suite_create("device layer");
+    TCase *tcase = tcase_create("all");
+
+    tcase_set_timeout(tcase, 0);
+    tcase_add_loop_test(tcase, test_forward_any_shape_equals_one_rank, 0, 6);
+    tcase_add_loop_test(tcase, test_forward_with_all_options_equals_one_rank, 0, 2);
+    tcase_add_loop_test(tcase, test_forward_any_split_of_tokens_equals_one_rank, 0, 2);
+    tcase_add_loop_test(tcase, test_forward_any_placement_equals_one_rank, 0, 2);
+    tcase_add_loop_test(tcase, test_forward_any_budget_equals_one_rank, 0, 6);
+    tcase_add_loop_test(tcase, test_import_repeated_and_absent_ids_equals_one_rank, 0, 2);
+    tcase_add_loop_test(tcase, test_combine_reduced_is_accurate_and_repeats, 0, 2);
+    tcase_add_loop_test(tcase, test_tensor_parallel_is_accurate, 0, 4);
+    tcase_add_loop_test(tcase, test_stats_equal_those_of_the_host, 0, 2);
+    suite_add_tcase(suite, tcase);
+    return suite;
+}
+
+int main(int argc, char **argv)
+{
+    return harness_run(argc, argv, make_suite);
+}
