@@ -1,0 +1,273 @@
+/* One network on a device with all it was made from, and calls of it on arrays of the host. */
+#ifndef TESTS_CUDA_FFN_NET_H
+#define TESTS_CUDA_FFN_NET_H
+
+#include "kernels/data.h"
+
+#include "kernels/ffn/ffn.h"
+
+typedef struct shape {
+    int64_t H, I;
+    int32_t experts;
+    int64_t rows;
+} shape_t;
+
+typedef struct net {
+    shape_t            shape;
+    witan_dtype_t      dtype;
+    witan_activation_t activation;
+    bool               bias;
+    void              *gate, *up, *down;
+    float             *gate_bias, *up_bias, *down_bias;
+    data_weights_t     data;
+    int32_t           *ids;
+    wtn_ffn_spec_t     spec;
+    wtn_ffn_t         *ffn;
+} net_t;
+
+/* ||y - r|| / ||r|| of the contract, against a reference that rounds h as the kernels do. Where a
+ * row's sums cancel it is asked of the magnitudes they cancelled from. */
+static const double tolerance[] = {[WITAN_F32] = 3e-6, [WITAN_F16] = 1e-3, [WITAN_BF16] = 5e-3};
+
+static const witan_activation_t silu_gated = {.kind = WITAN_ACTIVATION_SILU, .gated = true};
+
+static const witan_activation_t gpt_oss = {.kind      = WITAN_ACTIVATION_SWISH,
+                                           .parameter = 1.702f,
+                                           .gated     = true,
+                                           .limit     = 7.0f,
+                                           .up_offset = 1.0f};
+
+static const witan_activation_t gelu_plain = {.kind = WITAN_ACTIVATION_GELU};
+
+/* Memory of the device with the bytes of `from`; guard bytes behind them. */
+static inline void *device_copy(const void *from, size_t bytes)
+{
+    char *staged = data_output(bytes);
+    void *memory;
+
+    if (from != NULL) {
+        memcpy(staged, from, bytes);
+    }
+    ck_assert_int_eq(wtn_backend_cuda.alloc(&memory, bytes + GUARD_BYTES), WITAN_OK);
+    ck_assert_int_eq(wtn_backend_cuda.copy(memory, staged, bytes + GUARD_BYTES, NULL), WITAN_OK);
+    free(staged);
+    return memory;
+}
+
+/* The bytes of the device's memory, which is freed; the guard must stand. */
+static inline void *device_take(void *memory, size_t bytes)
+{
+    char *host = data_output(bytes);
+
+    ck_assert_int_eq(wtn_backend_cuda.copy(host, memory, bytes + GUARD_BYTES, NULL), WITAN_OK);
+    data_check_guard(host, bytes);
+    wtn_backend_cuda.free(memory);
+    return host;
+}
+
+static inline void *device_list(const void *list, int64_t count, size_t element)
+{
+    return list == NULL ? NULL : device_copy(list, (size_t)count * element);
+}
+
+static inline void net_load(net_t *net)
+{
+    ck_assert_msg(wtn_backend_cuda.ffn_create(&net->ffn, &net->spec,
+                                              &(witan_weights_t){&net->data, data_read}) ==
+                      WITAN_OK,
+                  "%s", witan_last_error());
+}
+
+static inline void net_create(net_t *net, const wtn_tier_t *tier, witan_dtype_t dtype,
+                              shape_t shape, const witan_activation_t *activation, bool bias)
+{
+    const size_t E  = (size_t)(shape.experts == 0 ? 1 : shape.experts);
+    const size_t HI = (size_t)(shape.H * shape.I);
+    const float  w  = 1.7f / sqrtf((float)shape.H);
+    const float  v  = 1.7f / sqrtf((float)wtn_max_i64(shape.I, 1));
+
+    *net      = (net_t){.shape = shape, .dtype = dtype, .activation = *activation, .bias = bias};
+    net->gate = data_tensor(E * HI, dtype, w, 1);
+    net->up   = data_tensor(E * HI, dtype, w, 2);
+    net->down = data_tensor(E * HI, dtype, v, 3);
+    net->gate_bias = data_tensor(E * (size_t)shape.I, WITAN_F32, 0.5f, 4);
+    net->up_bias   = data_tensor(E * (size_t)shape.I, WITAN_F32, 0.5f, 5);
+    net->down_bias = data_tensor(E * (size_t)shape.H, WITAN_F32, 0.5f, 6);
+    net->ids       = data_alloc(E * sizeof(int32_t));
+    for (int32_t e = 0; e < shape.experts; e++) {
+        net->ids[e] = shape.experts - 1 - e; /* not the identity */
+    }
+    net->data =
+        (data_weights_t){.tensors = {
+                             [WITAN_WEIGHT_GATE]        = {net->gate, shape.I, shape.H, dtype},
+                             [WITAN_WEIGHT_UP]          = {net->up, shape.I, shape.H, dtype},
+                             [WITAN_WEIGHT_DOWN]        = {net->down, shape.H, shape.I, dtype},
+                             [WITAN_WEIGHT_GATE_BIAS]   = {net->gate_bias, 1, shape.I, WITAN_F32},
+                             [WITAN_WEIGHT_UP_BIAS]     = {net->up_bias, 1, shape.I, WITAN_F32},
+                             [WITAN_WEIGHT_DOWN_BIAS]   = {net->down_bias, 1, shape.H, WITAN_F32},
+                             [WITAN_WEIGHT_SHARED_GATE] = {net->gate, shape.I, shape.H, dtype},
+                             [WITAN_WEIGHT_SHARED_UP]   = {net->up, shape.I, shape.H, dtype},
+                             [WITAN_WEIGHT_SHARED_DOWN] = {net->down, shape.H, shape.I, dtype},
+                         }};
+    net->spec = (wtn_ffn_spec_t){.hidden_size      = shape.H,
+                                 .inter_end        = shape.I,
+                                 .expert_count     = shape.experts,
+                                 .experts          = net->ids,
+                                 .dtype            = dtype,
+                                 .activation       = *activation,
+                                 .has_gate_up_bias = bias,
+                                 .has_down_bias    = bias,
+                                 .tier             = tier};
+    net_load(net);
+}
+
+static inline void net_destroy(net_t *net)
+{
+    wtn_backend_cuda.ffn_destroy(net->ffn);
+    free(net->gate);
+    free(net->up);
+    free(net->down);
+    free(net->gate_bias);
+    free(net->up_bias);
+    free(net->down_bias);
+    free(net->ids);
+}
+
+/* Run on arrays of the host, `x_rows` rows of x; the workspace is poisoned and of exactly the size
+ * told, the output poisoned. Returns the output, [out_rows][H]. */
+static inline void *net_run(const net_t *net, wtn_ffn_args_t *args, int64_t x_rows,
+                            int64_t out_rows)
+{
+    const size_t   row_bytes = (size_t)net->shape.H * witan_dtype_bytes(net->dtype);
+    const int64_t  experts   = net->spec.expert_count;
+    const size_t   out_bytes = (size_t)out_rows * row_bytes;
+    wtn_ffn_args_t call      = *args;
+    void          *counts;
+
+    call.workspace_bytes =
+        wtn_backend_cuda.ffn_workspace_bytes(&net->spec, call.row_count, call.masked_rows_max,
+                                             call.thread_count);
+    call.workspace         = device_copy(NULL, call.workspace_bytes);
+    call.x                 = device_copy(args->x, (size_t)x_rows * row_bytes);
+    call.out               = device_copy(NULL, out_bytes);
+    call.row_expert        = device_list(args->row_expert, call.row_count, sizeof(int32_t));
+    call.row_in            = device_list(args->row_in, call.row_count, sizeof(int64_t));
+    call.row_out           = device_list(args->row_out, call.row_count, sizeof(int64_t));
+    call.expert_row_counts = device_list(args->expert_row_counts, experts, sizeof(int64_t));
+    ck_assert_msg(wtn_backend_cuda.ffn_run(net->ffn, &call) == WITAN_OK, "%s", witan_last_error());
+    args->executor_taken = call.executor_taken;
+    if (args->expert_row_counts != NULL) {
+        counts = device_take(call.expert_row_counts, (size_t)experts * sizeof(int64_t));
+        memcpy(args->expert_row_counts, counts, (size_t)experts * sizeof(int64_t));
+        free(counts);
+    }
+    free(device_take(call.workspace, call.workspace_bytes));
+    wtn_backend_cuda.free((void *)(uintptr_t)call.x);
+    wtn_backend_cuda.free((void *)(uintptr_t)call.row_expert);
+    wtn_backend_cuda.free((void *)(uintptr_t)call.row_in);
+    wtn_backend_cuda.free((void *)(uintptr_t)call.row_out);
+    return device_take(call.out, out_bytes);
+}
+
+/* Row `x` through expert `e` of the reference; `out` [H], and the norm of its sums' magnitudes. */
+static inline double net_reference(const net_t *net, int32_t e, const void *x, void *out)
+{
+    const shape_t s       = net->shape;
+    const size_t  id      = (size_t)(net->spec.experts == NULL ? 0 : net->ids[e]);
+    const size_t  element = witan_dtype_bytes(net->dtype);
+    const char   *down    = (const char *)net->down + id * (size_t)(s.H * s.I) * element;
+    const size_t  matrix  = id * (size_t)(s.H * s.I) * element;
+    void         *h       = data_alloc((size_t)s.I * element);
+    double        norm    = 0.0;
+
+    const wtn_ffn_ref_args_t args = {
+        .H          = s.H,
+        .I          = s.I,
+        .dtype      = net->dtype,
+        .activation = &net->activation,
+        .gate       = net->activation.gated ? (const char *)net->gate + matrix : NULL,
+        .up         = (const char *)net->up + matrix,
+        .down       = down,
+        .gate_bias  = net->bias ? net->gate_bias + id * (size_t)s.I : NULL,
+        .up_bias    = net->bias ? net->up_bias + id * (size_t)s.I : NULL,
+        .down_bias  = net->bias ? net->down_bias + id * (size_t)s.H : NULL,
+        .x          = x,
+        .h          = h,
+        .out        = out};
+
+    wtn_ffn_ref(&args);
+    for (int64_t n = 0; n < s.H; n++) {
+        double magnitude = net->bias ? fabsf(args.down_bias[n]) : 0.0;
+
+        for (int64_t i = 0; i < s.I; i++) {
+            magnitude += fabsf(wtn_load_float(h, net->dtype, (size_t)i) *
+                               wtn_load_float(down, net->dtype, (size_t)(n * s.I + i)));
+        }
+        norm += magnitude * magnitude;
+    }
+    free(h);
+    return sqrt(norm);
+}
+
+/* Every row against the reference; the norms of all rows together as the contract has them. */
+static inline void net_check(const net_t *net, const wtn_ffn_args_t *args, const void *out)
+{
+    const int64_t H       = net->shape.H;
+    const size_t  element = witan_dtype_bytes(net->dtype);
+    void         *want    = data_alloc((size_t)H * element);
+    double        diffs = 0.0, norms = 0.0;
+    int64_t       rows = 0;
+
+    for (int64_t i = 0; i < args->row_count; i++) {
+        const int64_t in   = args->row_in == NULL ? i : args->row_in[i];
+        const int64_t to   = args->row_out == NULL ? i : args->row_out[i];
+        const int32_t e    = args->row_expert == NULL ? 0 : args->row_expert[i];
+        double        diff = 0.0, norm;
+
+        if (e < 0) {
+            continue;
+        }
+        norm = net_reference(net, e, (const char *)args->x + (size_t)(in * H) * element, want);
+        for (int64_t k = 0; k < H; k++) {
+            const double r = wtn_load_float(want, net->dtype, (size_t)k);
+            const double y = wtn_load_float(out, net->dtype, (size_t)(to * H + k));
+
+            diff += (y - r) * (y - r);
+            norms += r * r;
+        }
+        ck_assert_msg(sqrt(diff) <= tolerance[net->dtype] * norm,
+                      "tier %s %s H %ld I %ld row %ld: error %g of %g", net->spec.tier->name,
+                      witan_dtype_name(net->dtype), (long)H, (long)net->shape.I, (long)i,
+                      sqrt(diff), norm);
+        diffs += diff;
+        rows++;
+    }
+    /* among a few numbers one may be a cancelled sum */
+    ck_assert_msg(rows * H < 64 || sqrt(diffs) <= tolerance[net->dtype] * sqrt(norms),
+                  "tier %s %s H %ld I %ld: error %g of %g", net->spec.tier->name,
+                  witan_dtype_name(net->dtype), (long)H, (long)net->shape.I, sqrt(diffs),
+                  sqrt(norms));
+    free(want);
+}
+
+/* Run `body` for every tier that runs here and serves `dtype`. */
+#define FOR_EACH_CUDA_TIER(tier, dtype)                            \
+    for (int32_t i_ = 0; wtn_backend_cuda.tiers[i_] != NULL; i_++) \
+        for (const wtn_tier_t *tier = cuda_tier(i_, dtype); tier != NULL; tier = NULL)
+
+static inline const wtn_tier_t *cuda_tier(int32_t index, witan_dtype_t dtype)
+{
+    const wtn_tier_t *tier = wtn_backend_cuda.tiers[index];
+    char              reason[160];
+
+    if (tier->cuda_gemm[dtype] == NULL) {
+        return NULL;
+    }
+    if (!wtn_tier_probe(tier, reason, sizeof(reason))) {
+        printf("skipped: tier %s: %s\n", tier->name, reason);
+        return NULL;
+    }
+    return tier;
+}
+
+#endif
