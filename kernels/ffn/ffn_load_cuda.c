@@ -111,10 +111,12 @@ fail:
     return status;
 }
 
-/* Columns of h in a slice of the up matrices, rows in one of the down matrix. */
-static int64_t slice_rows(int64_t K, size_t element)
+/* Rows of a slice of a matrix that has `rows` of `K` elements. */
+static int64_t slice_rows(int64_t rows, int64_t K, size_t element)
 {
-    return wtn_max_i64(SLICE_BYTES / (K * (int64_t)element) / WTN_CUDA_ALIGN, 1) * WTN_CUDA_ALIGN;
+    int64_t fit = wtn_max_i64(SLICE_BYTES / (K * (int64_t)element) / WTN_CUDA_ALIGN, 1);
+
+    return wtn_min_i64(fit, wtn_ceil_div(rows, WTN_CUDA_ALIGN)) * WTN_CUDA_ALIGN;
 }
 
 static witan_status_t load_up(const load_t *load, int32_t index, int32_t expert)
@@ -122,7 +124,7 @@ static witan_status_t load_up(const load_t *load, int32_t index, int32_t expert)
     const wtn_cuda_ffn_shape_t *s      = load->shape;
     const bool                  gated  = load->spec->activation.gated;
     const int64_t               factor = gated ? 2 : 1;
-    const int64_t               rows   = slice_rows(s->Hp, s->element);
+    const int64_t               rows   = slice_rows(s->Ip, s->Hp, s->element);
     witan_weight_slice_t slice  = {.expert = expert, .col_count = s->H, .dtype = load->spec->dtype};
     witan_status_t       status = WITAN_OK;
 
@@ -147,7 +149,7 @@ fail:
 static witan_status_t load_down(const load_t *load, int32_t index, int32_t expert)
 {
     const wtn_cuda_ffn_shape_t *s      = load->shape;
-    const int64_t               rows   = slice_rows(s->Ip, s->element);
+    const int64_t               rows   = slice_rows(s->H, s->Ip, s->element);
     witan_weight_slice_t        slice  = {.weight =
                                       expert < 0 ? WITAN_WEIGHT_SHARED_DOWN : WITAN_WEIGHT_DOWN,
                                           .expert    = expert,
@@ -214,8 +216,8 @@ fail:
 /* Of the largest slice, raw or staged. */
 static size_t buffer_bytes(const wtn_cuda_ffn_shape_t *s)
 {
-    const int64_t up   = slice_rows(s->Hp, s->element) * 2 * s->Hp * (int64_t)s->element;
-    const int64_t down = slice_rows(s->Ip, s->element) * s->Ip * (int64_t)s->element;
+    const int64_t up   = slice_rows(s->Ip, s->Hp, s->element) * 2 * s->Hp * (int64_t)s->element;
+    const int64_t down = slice_rows(s->H, s->Ip, s->element) * s->Ip * (int64_t)s->element;
     const int64_t bias = wtn_max_i64(s->up.N, s->H) * (int64_t)sizeof(float);
 
     return (size_t)wtn_max_i64(wtn_max_i64(up, down), bias);

@@ -51,11 +51,11 @@ static pieces_t carve(void *base, const wtn_cuda_weights_t *weights, int64_t row
 
     pieces.rows     = wtn_max_i64(PIECE_BYTES / (int64_t)row, PIECE_ROWS_MIN);
     pieces.rows     = wtn_min_i64(pieces.rows, row_count_max);
-    pieces.cublas   = wtn_carve(&carver, 1, CUBLAS_BYTES);
     pieces.pointers = wtn_carve(&carver, 3 * (size_t)weights->expert_count, sizeof(void *));
     pieces.sums     = wtn_carve(&carver, (size_t)pieces.rows, row);
     pieces.a        = wtn_carve(&carver, (size_t)pieces.rows,
                                 (size_t)weights->K * witan_dtype_bytes(weights->dtype));
+    pieces.cublas   = wtn_carve(&carver, 1, CUBLAS_BYTES);
     pieces.bytes    = carver.bytes;
     return pieces;
 }

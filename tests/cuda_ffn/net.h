@@ -6,6 +6,8 @@
 
 #include "kernels/ffn/ffn.h"
 
+#define POISON_BYTES ((size_t)1 << 20)
+
 typedef struct shape {
     int64_t H, I;
     int32_t experts;
@@ -133,6 +135,33 @@ static inline void net_destroy(net_t *net)
     free(net->ids);
 }
 
+/* A poisoned workspace of exactly `bytes`, of which cuBLAS's own 32 MiB at the end are left as they
+ * are; guard bytes behind. */
+static inline void *workspace_create(size_t bytes)
+{
+    const size_t poisoned = bytes < POISON_BYTES ? bytes : POISON_BYTES;
+    void        *poison   = data_output(poisoned);
+    void        *memory;
+
+    ck_assert_int_eq(wtn_backend_cuda.alloc(&memory, bytes + GUARD_BYTES), WITAN_OK);
+    ck_assert_int_eq(wtn_backend_cuda.copy(memory, poison, poisoned, NULL), WITAN_OK);
+    ck_assert_int_eq(wtn_backend_cuda.copy((char *)memory + bytes, (char *)poison + poisoned,
+                                           GUARD_BYTES, NULL),
+                     WITAN_OK);
+    free(poison);
+    return memory;
+}
+
+static inline void workspace_destroy(void *memory, size_t bytes)
+{
+    char guard[GUARD_BYTES];
+
+    ck_assert_int_eq(wtn_backend_cuda.copy(guard, (char *)memory + bytes, GUARD_BYTES, NULL),
+                     WITAN_OK);
+    data_check_guard(guard, 0);
+    wtn_backend_cuda.free(memory);
+}
+
 /* Run on arrays of the host, `x_rows` rows of x; the workspace is poisoned and of exactly the size
  * told, the output poisoned. Returns the output, [out_rows][H]. */
 static inline void *net_run(const net_t *net, wtn_ffn_args_t *args, int64_t x_rows,
@@ -161,7 +190,7 @@ static inline void *net_run(const net_t *net, wtn_ffn_args_t *args, int64_t x_ro
         memcpy(args->expert_row_counts, counts, (size_t)experts * sizeof(int64_t));
         free(counts);
     }
-    free(device_take(call.workspace, call.workspace_bytes));
+    workspace_destroy(call.workspace, call.workspace_bytes);
     wtn_backend_cuda.free((void *)(uintptr_t)call.x);
     wtn_backend_cuda.free((void *)(uintptr_t)call.row_expert);
     wtn_backend_cuda.free((void *)(uintptr_t)call.row_in);
