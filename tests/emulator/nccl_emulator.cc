@@ -55,7 +55,8 @@ int world_rank(void)
 void read_environment(void)
 {
     static bool       done;
-    static const char names[][12] = {"none", "stall", "error", "refuse", "init_stall"};
+    static const char names[][12] = {"none",   "stall",      "error",
+                                     "refuse", "init_stall", "init_sleep"};
     const char       *text        = getenv("WTN_EMULATOR_NCCL");
     char              name[12]    = "";
     int               count = 1, rank = -1;
@@ -83,7 +84,7 @@ void read_environment(void)
 wtn_emulator_nccl_fault_t draw_fault(bool init)
 {
     read_environment();
-    if (fault == WTN_EMULATOR_NCCL_NONE || (fault == WTN_EMULATOR_NCCL_INIT_STALL) != init ||
+    if (fault == WTN_EMULATOR_NCCL_NONE || (fault >= WTN_EMULATOR_NCCL_INIT_STALL) != init ||
         --fault_in != 0) {
         return WTN_EMULATOR_NCCL_NONE;
     }
@@ -350,7 +351,7 @@ std::shared_ptr<run_t> begin(const work_unit_t &unit)
     std::shared_ptr<run_t> run = std::make_shared<run_t>();
 
     run->fault = draw_fault(false);
-    if (run->fault == WTN_EMULATOR_NCCL_STALL) {
+    if (run->fault != WTN_EMULATOR_NCCL_NONE) {
         return run;
     }
     for (const op_t &op : unit.ops) {
@@ -665,7 +666,7 @@ const char *ncclGetLastError(ncclComm_t comm)
 ncclResult_t ncclGetUniqueId(ncclUniqueId *out)
 {
     static int serial;
-    identity_t       id = {ID_MAGIC, world_rank(), serial++};
+    identity_t id = {ID_MAGIC, world_rank(), serial++};
 
     memset(out, 0, sizeof(*out));
     memcpy(out, &id, sizeof(id));
@@ -718,7 +719,8 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *out, int size, ncclUniqueId uniq
 {
     std::lock_guard<std::recursive_mutex> hold(emulator::lock);
     ncclResult_t                          code = check_config(config);
-    identity_t                                  id;
+    wtn_emulator_nccl_fault_t             drawn;
+    identity_t                            id;
 
     memcpy(&id, &unique, sizeof(id));
     if (code == ncclSuccess && (id.magic != ID_MAGIC || rank < 0 || rank >= size ||
@@ -735,7 +737,11 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *out, int size, ncclUniqueId uniq
     comm.root         = id.world;
     comm.tag          = TAG_BASE + (id.world * 4096 + id.serial % 4096) * TAG_COUNT;
     comm.met          = false;
-    comm.init_stalled = draw_fault(true) == WTN_EMULATOR_NCCL_INIT_STALL;
+    drawn             = draw_fault(true);
+    comm.init_stalled = drawn == WTN_EMULATOR_NCCL_INIT_STALL;
+    if (drawn == WTN_EMULATOR_NCCL_INIT_SLEEP) {
+        (void)sleep(3);
+    }
     fill_hello(&comm.hello, rank);
     return ncclInProgress;
 }

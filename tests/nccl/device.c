@@ -3,18 +3,33 @@
 bool         few_devices;
 cudaStream_t stream;
 
-bool device_take(void)
-{
-    int count = 0, found, rank = 0;
+static Suite *(*make_tests)(void);
 
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &found);
-    if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {
-        return false;
+/* After MPI has started: a device for the rank. */
+static Suite *make_with_device(void)
+{
+    int count = 0;
+
+    if (cudaGetDeviceCount(&count) != cudaSuccess ||
+        cudaSetDevice(world_rank % count) != cudaSuccess ||
+        cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) != cudaSuccess) {
+        fprintf(stderr, "rank %d: no device: %s\n", world_rank,
+                cudaGetErrorString(cudaPeekAtLastError()));
+        MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
     }
-    few_devices = count < found;
-    return cudaSetDevice(rank % count) == cudaSuccess &&
-           cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess;
+    few_devices = count < world_size;
+    return make_tests();
+}
+
+int device_run(int argc, char **argv, Suite *(*make_suite)(void))
+{
+    int count = 0;
+
+    if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {
+        return 77;
+    }
+    make_tests = make_suite;
+    return harness_run(argc, argv, make_with_device);
 }
 
 void *device_put(const void *data, size_t bytes)

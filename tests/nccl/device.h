@@ -27,8 +27,8 @@
 extern bool         few_devices; /* ranks have to share */
 extern cudaStream_t stream;
 
-/* Take a device; false: there is none, and the program ends with 77. */
-bool device_take(void);
+/* As harness_run, with a device taken; 77, the sign of a skipped test, where there is none. */
+int device_run(int argc, char **argv, Suite *(*make_suite)(void));
 
 /* Device memory holding `bytes` of `data` (NULL: poison), and back; freed with cudaFree. */
 void *device_put(const void *data, size_t bytes);

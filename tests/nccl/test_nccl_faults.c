@@ -1,0 +1,370 @@
+/* No wait for a peer outlives its deadline, and who is waited for is named. */
+#include <string.h>
+
+#include "comm/group.h"
+#include "comm/nccl.h"
+#include "core/util.h"
+#include "device.h"
+
+#ifdef WTN_EMULATOR
+#include "tests/emulator/nccl_emulator.h"
+#define OPEN_SECONDS 1.0
+#define SECONDS      0.4
+#else
+#define OPEN_SECONDS 10.0
+#define SECONDS      10.0 /* ranks that share a device take turns, and connect over sockets */
+#endif
+#define BYTES 1000
+
+static witan_group_t *group;
+static wtn_comm_t    *comm;
+static wtn_nccl_t    *nccl;
+static wtn_roll_t    *roll;
+static wtn_watch_t   *watch;
+static cudaEvent_t    event;
+static char          *from, *to;
+static uint64_t       begin_ns;
+
+static bool is_last(void)
+{
+    return world_rank == world_size - 1;
+}
+
+static wtn_nccl_config_t configure(int32_t *peers)
+{
+    for (int32_t rank = 0; rank < world_size; rank++) {
+        peers[rank] = rank;
+    }
+    return (wtn_nccl_config_t){.name         = "test",
+                               .peers        = peers,
+                               .peer_count   = world_size,
+                               .share_device = few_devices};
+}
+
+static witan_status_t open_only(void)
+{
+    int32_t           peers[16];
+    wtn_nccl_config_t config = configure(peers);
+
+    comm     = wtn_group_comm(group);
+    begin_ns = wtn_now_ns();
+    return wtn_nccl_open(&nccl, comm, &config);
+}
+
+static void open_all(void)
+{
+    int32_t           peers[16], channel;
+    wtn_nccl_config_t config = configure(peers);
+
+    group = group_within(30);
+    ck_ok(open_only());
+    channel = comm->channel_next++;
+    ck_ok(wtn_roll_open(&roll, comm, channel, config.peers, world_size));
+    ck_ok(wtn_watch_open(&watch, comm, channel, config.peers, world_size));
+    wtn_nccl_watch(nccl, roll, watch);
+    ck_cuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+    from = device_put(NULL, (size_t)world_size * BYTES);
+    to   = device_put(NULL, (size_t)world_size * BYTES);
+}
+
+static witan_status_t wait_done(void)
+{
+    wtn_nccl_wait_args_t args = {.comm        = comm,
+                                 .phase       = "exchange",
+                                 .event       = event,
+                                 .nccls       = &nccl,
+                                 .nccl_count  = 1,
+                                 .deadline_ns = wtn_deadline(comm),
+                                 .roll        = roll,
+                                 .watch       = watch};
+
+    begin_ns = wtn_now_ns();
+    ck_cuda(cudaEventRecord(event, stream));
+    return wtn_nccl_wait(&args);
+}
+
+/* One good exchange, which connects the peers; from then on deadlines are short. */
+static void warm_up(void)
+{
+    ck_ok(wtn_nccl_alltoall(nccl, from, to, BYTES, stream));
+    ck_ok(wait_done());
+    MPI_Barrier(MPI_COMM_WORLD);
+    comm->timeout_ns = (uint64_t)(SECONDS * 1e9);
+}
+
+/* After a failure everything is refused, and closing does not wait. */
+static void close_broken(void)
+{
+    ck_status(wtn_nccl_alltoall(nccl, from, to, BYTES, stream), WITAN_E_STATE);
+    ck_status(wtn_nccl_check(nccl), WITAN_E_STATE);
+    ck_cuda(cudaStreamSynchronize(stream));
+    wtn_nccl_close(nccl);
+    ck_assert(wtn_now_ns() - begin_ns < (uint64_t)((SECONDS + 10) * 1e9));
+}
+
+static void close_rest(void)
+{
+    MPI_Barrier(MPI_COMM_WORLD);
+    wtn_roll_close(roll);
+    wtn_watch_close(watch);
+    ck_cuda(cudaFree(from));
+    ck_cuda(cudaFree(to));
+    ck_cuda(cudaEventDestroy(event));
+    witan_group_destroy(group);
+}
+
+static const char *name_last(const char *before, const char *behind)
+{
+    static char text[128];
+
+    (void)snprintf(text, sizeof(text), "%srank %d%s", before, world_size - 1, behind);
+    return text;
+}
+
+START_TEST(test_nccl_open_without_one_rank_names_it)
+{
+    if (world_size == 1) {
+        return;
+    }
+    group = group_within(OPEN_SECONDS);
+    if (!is_last()) {
+        ck_status(open_only(), WITAN_E_TIMEOUT);
+        ck_names(name_last("nccl: not heard from ", " within"));
+        ck_assert_ptr_null(nccl);
+    }
+    MPI_Barrier(MPI_COMM_WORLD);
+    witan_group_destroy(group);
+}
+END_TEST
+
+START_TEST(test_nccl_absent_peer_is_named_by_all_others)
+{
+    if (world_size == 1) {
+        return;
+    }
+    open_all();
+    warm_up();
+    if (is_last()) {
+        MPI_Barrier(MPI_COMM_WORLD); /* it neither exchanges nor answers */
+        wtn_nccl_abort(nccl);
+        wtn_nccl_close(nccl);
+    } else {
+        ck_ok(wtn_nccl_alltoall(nccl, from, to, BYTES, stream));
+        ck_status(wait_done(), WITAN_E_TIMEOUT);
+        ck_names(name_last("exchange: not heard from ", " within"));
+        ck_assert(comm->broken);
+        close_broken();
+        MPI_Barrier(MPI_COMM_WORLD);
+    }
+    close_rest();
+}
+END_TEST
+
+START_TEST(test_nccl_wait_one_rank_fails_earlier_than_the_others)
+{
+    if (world_size == 1) {
+        return;
+    }
+    open_all();
+    warm_up();
+    if (world_rank == 0) {
+        comm->timeout_ns /= 2;
+    }
+    if (!is_last()) {
+        ck_ok(wtn_nccl_alltoall(nccl, from, to, BYTES, stream));
+        ck_status(wait_done(), WITAN_E_TIMEOUT); /* the first to give up calls the others */
+        ck_names(name_last("exchange: not heard from ", " within"));
+        close_broken();
+    } else {
+        wtn_nccl_abort(nccl);
+        wtn_nccl_close(nccl);
+    }
+    close_rest();
+}
+END_TEST
+
+#ifdef WTN_EMULATOR
+START_TEST(test_nccl_stalled_device_names_nobody)
+{
+    if (world_size == 1) {
+        return;
+    }
+    open_all();
+    warm_up();
+    if (is_last()) {
+        wtn_emulator_nccl_fail(WTN_EMULATOR_NCCL_STALL, 1);
+    }
+    ck_ok(wtn_nccl_alltoall(nccl, from, to, BYTES, stream));
+    ck_status(wait_done(), WITAN_E_TIMEOUT);
+    ck_names("exchange: not done within");
+    ck_names("all peers answer");
+    close_broken();
+    close_rest();
+}
+END_TEST
+
+START_TEST(test_nccl_asynchronous_error_is_told_on_all_ranks)
+{
+    if (world_size == 1) {
+        return;
+    }
+    open_all();
+    warm_up();
+    comm->timeout_ns = 20000000000u;
+    if (is_last()) {
+        wtn_emulator_nccl_fail(WTN_EMULATOR_NCCL_ERROR, 1);
+    }
+    ck_ok(wtn_nccl_alltoall(nccl, from, to, BYTES, stream));
+    if (is_last()) {
+        ck_status(wait_done(), WITAN_E_TRANSPORT);
+        ck_names("nccl test: exchange: the emulator: an asynchronous error was asked for");
+        wtn_watch_raise(watch, WITAN_E_TRANSPORT);
+    } else {
+        ck_status(wait_done(), WITAN_E_PEER);
+        ck_names(name_last("", ": nccl test: exchange: the emulator: an asynchronous error"));
+    }
+    close_broken();
+    close_rest();
+}
+END_TEST
+
+START_TEST(test_nccl_refused_call_keeps_the_text)
+{
+    if (world_size == 1) {
+        return;
+    }
+    open_all();
+    warm_up();
+    wtn_emulator_nccl_fail(WTN_EMULATOR_NCCL_REFUSE, 1);
+    if (_i == 0) {
+        ck_status(wtn_nccl_alltoall(nccl, from, to, BYTES, stream), WITAN_E_TRANSPORT);
+        ck_names("nccl test: ncclAlltoAll: the emulator: a failing call");
+    } else {
+        ck_ok(wtn_nccl_group_begin(nccl));
+        ck_ok(wtn_nccl_send(nccl, (world_rank + 1) % world_size, from, BYTES, stream));
+        ck_status(wtn_nccl_group_end(nccl), WITAN_E_TRANSPORT);
+        ck_names("nccl test: ncclGroupEnd: the emulator: a failing call");
+    }
+    begin_ns = wtn_now_ns();
+    close_broken();
+    close_rest();
+}
+END_TEST
+
+START_TEST(test_nccl_sizes_that_differ_are_found)
+{
+    if (world_size == 1) {
+        return;
+    }
+    open_all();
+    warm_up();
+    ck_ok(wtn_nccl_group_begin(nccl));
+    if (world_rank == 0) {
+        ck_ok(wtn_nccl_send(nccl, world_size - 1, from, 8, stream));
+    } else if (is_last()) {
+        ck_ok(wtn_nccl_recv(nccl, 0, to, 16, stream));
+    }
+    ck_ok(wtn_nccl_group_end(nccl));
+    if (is_last()) {
+        ck_status(wait_done(), WITAN_E_TRANSPORT);
+        ck_names("expects 16 bytes (kind 1) of rank 0, which sends 8");
+        close_broken();
+    } else {
+        ck_ok(wait_done());
+        wtn_nccl_abort(nccl); /* the last would not come to the end */
+        wtn_nccl_close(nccl);
+    }
+    close_rest();
+}
+END_TEST
+
+START_TEST(test_nccl_rank_that_stops_in_the_meeting_is_named)
+{
+    if (world_size == 1) {
+        return;
+    }
+    group = group_within(OPEN_SECONDS);
+    if (is_last()) {
+        wtn_emulator_nccl_fail(_i == 0 ? WTN_EMULATOR_NCCL_INIT_SLEEP
+                                       : WTN_EMULATOR_NCCL_INIT_STALL,
+                               1);
+    }
+    ck_status(open_only(), WITAN_E_TIMEOUT);
+    ck_assert_ptr_null(nccl);
+    if (_i == 1) {
+        ck_names("ncclCommInitRankConfig: not done within");
+    } else if (!is_last()) {
+        ck_names(name_last("ncclCommInitRankConfig: not heard from ", " within"));
+    }
+    MPI_Barrier(MPI_COMM_WORLD);
+    witan_group_destroy(group);
+}
+END_TEST
+
+START_TEST(test_nccl_version_that_does_not_serve_is_refused)
+{
+    static const struct {
+        int         version;
+        bool        everywhere;
+        const char *text; /* on a rank that has it */
+    } cases[] = {
+        {22808, true, "libnccl.so.2: expected version 2.28.9 or newer, found 2.28.8"},
+        {30001, true, "libnccl.so.2: expected version 2, found 3.0.1"},
+        {12000, false, "libnccl.so.2: expected version 2, found 1.20.0"},
+        {22903, false, "library version: 22809 on rank 0, 22903 on rank"},
+    };
+    bool mine = cases[_i].everywhere || is_last();
+
+    if (world_size == 1) {
+        return;
+    }
+    group = group_within(20);
+    wtn_emulator_nccl_set_version(mine ? cases[_i].version : 22809);
+    ck_assert_int_eq(wtn_nccl_version_loaded(), mine ? cases[_i].version : 22809);
+    ck_status(open_only(), _i == 3 ? WITAN_E_MISMATCH : mine ? WITAN_E_UNSUPPORTED : WITAN_E_PEER);
+    ck_names(cases[_i].text);
+    ck_assert_ptr_null(nccl);
+    wtn_emulator_nccl_set_version(22809);
+    witan_group_destroy(group);
+}
+END_TEST
+
+START_TEST(test_nccl_newer_library_serves)
+{
+    wtn_emulator_nccl_set_version(22903);
+    open_all();
+    warm_up();
+    wtn_nccl_close(nccl);
+    close_rest();
+    wtn_emulator_nccl_set_version(22809);
+    ck_assert_int_eq(wtn_nccl_version_compiled(), 22809);
+}
+END_TEST
+#endif
+
+static Suite *make_suite(void)
+{
+    Suite *suite = suite_create("nccl faults");
+    TCase *tcase = tcase_create("nccl faults");
+
+    tcase_set_timeout(tcase, 120);
+    tcase_add_test(tcase, test_nccl_open_without_one_rank_names_it);
+    tcase_add_test(tcase, test_nccl_absent_peer_is_named_by_all_others);
+    tcase_add_test(tcase, test_nccl_wait_one_rank_fails_earlier_than_the_others);
+#ifdef WTN_EMULATOR
+    tcase_add_test(tcase, test_nccl_stalled_device_names_nobody);
+    tcase_add_test(tcase, test_nccl_asynchronous_error_is_told_on_all_ranks);
+    tcase_add_loop_test(tcase, test_nccl_refused_call_keeps_the_text, 0, 2);
+    tcase_add_test(tcase, test_nccl_sizes_that_differ_are_found);
+    tcase_add_loop_test(tcase, test_nccl_rank_that_stops_in_the_meeting_is_named, 0, 2);
+    tcase_add_loop_test(tcase, test_nccl_version_that_does_not_serve_is_refused, 0, 4);
+    tcase_add_test(tcase, test_nccl_newer_library_serves);
+#endif
+    suite_add_tcase(suite, tcase);
+    return suite;
+}
+
+int main(int argc, char **argv)
+{
+    return device_run(argc, argv, make_suite);
+}
