@@ -47,10 +47,11 @@ typedef struct gemm_params {
     uint32_t           a_stride;   /* bytes */
     int64_t            out_stride; /* bytes */
     uint32_t           expert_count, N, K;
-    uint32_t           out_columns; /* up: of h, all of them; down: N */
-    uint32_t           wide;        /* 256 or 240 */
-    uint32_t           forced;      /* form_kind_t, or FORM_COUNT: by row counts */
-    bool               gathers;     /* A comes by index, not by map */
+    uint32_t           out_columns;  /* up: of h, all of them; down: N */
+    uint32_t           used_columns; /* the rest is stored as zeros, whatever the sums are */
+    uint32_t           wide;         /* 256 or 240 */
+    uint32_t           forced;       /* form_kind_t, or FORM_COUNT: by row counts */
+    bool               gathers;      /* A comes by index, not by map */
     bool               few_rows;
     bool               out_aligned; /* rows of out begin at multiples of 16 bytes */
     witan_activation_t activation;
@@ -361,11 +362,12 @@ WTN_DEVICE void activate_turning(const witan_activation_t &activation, float (&d
 
 WTN_DEVICE void store_chunk(const gemm_params_t &p, char *row, uint32_t column, const char *from)
 {
-    if (p.out_aligned && column + 8 <= p.out_columns) {
+    if (p.out_aligned && column + 8 <= p.used_columns) {
         wtn_store16(row + (uint64_t)column * 2, wtn_load16(from));
     } else {
         for (uint32_t i = 0; i < 8 && column + i < p.out_columns; i++) {
-            ((uint16_t *)row)[column + i] = ((const uint16_t *)from)[i];
+            ((uint16_t *)row)[column + i] =
+                column + i < p.used_columns ? ((const uint16_t *)from)[i] : (uint16_t)0;
         }
     }
 }
@@ -684,6 +686,7 @@ static witan_status_t sm90_queue(const sm90_state_t *state, const wtn_cuda_gemm_
     p.N            = (uint32_t)w->N;
     p.K            = (uint32_t)w->K;
     p.out_columns  = up ? (uint32_t)args->out_stride : (uint32_t)w->N;
+    p.used_columns = (uint32_t)args->column_count;
     p.few_rows     = args->few_rows;
     p.forced       = form_forced;
     if (p.forced <= FORM_WIDE240) {
