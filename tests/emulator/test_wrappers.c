@@ -8,30 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <cuda_runtime_api.h>
-
+#include "tests/emulator/support.h"
 #include "tests/emulator/wrappers.h"
-
-#define OK(call) ck_assert_int_eq((int)(call), 0)
-
-/* ---- memory ---- */
-
-static void *device_from(const void *from, size_t bytes)
-{
-    void *memory;
-
-    OK(cudaMalloc(&memory, bytes));
-    if (from != NULL) {
-        OK(cudaMemcpy(memory, from, bytes, cudaMemcpyHostToDevice));
-    }
-    return memory;
-}
-
-static void to_host(void *to, void *from, size_t bytes)
-{
-    OK(cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToHost));
-    OK(cudaFree(from));
-}
 
 static uint32_t random_state = 1;
 

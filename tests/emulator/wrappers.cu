@@ -282,6 +282,9 @@ WTN_KERNEL(64, 1) wrong_kernel(WTN_PARAMS(wrong_params_t, p))
     case WRONG_BEHIND_GLOBAL:
         *(volatile uint32_t *)wtn_shared() = *(volatile uint32_t *)(p.memory + p.bytes);
         break;
+    case WRONG_WRITE_BEHIND:
+        *(volatile char *)(p.memory + p.bytes) = 1;
+        break;
     }
 }
 

@@ -50,7 +50,8 @@ enum {
     WRONG_BEHIND_SHARED,  /* writes the byte behind shared memory */
     WRONG_SHARED_ADDRESS, /* ldmatrix of a row outside */
     WRONG_ALIGNMENT,      /* a load of 16 bytes at 8 */
-    WRONG_BEHIND_GLOBAL   /* reads 4 bytes behind an allocation: memory + bytes */
+    WRONG_BEHIND_GLOBAL,  /* reads 4 bytes behind an allocation: memory + bytes */
+    WRONG_WRITE_BEHIND    /* writes 1 byte there */
 };
 witan_status_t wrappers_wrong(int32_t kind, void *memory, uint64_t bytes, void *stream);
 
