@@ -14,8 +14,13 @@
 #include "kernels/gemm/gemm_cuda.h"
 #include "kernels/gemm/gemm_epilogue_cuda.h"
 
-#define CUBLAS_BYTES   ((size_t)32 << 20)   /* what NVIDIA advises to give it on Hopper */
-#define PIECE_BYTES    ((int64_t)256 << 20) /* of sums */
+#ifdef WTN_EMULATOR
+#define CUBLAS_BYTES ((size_t)4096)     /* it takes none */
+#define PIECE_BYTES  ((int64_t)1 << 10) /* so that small tests have several */
+#else
+#define PIECE_BYTES  ((int64_t)256 << 20) /* of sums */
+#define CUBLAS_BYTES ((size_t)32 << 20)   /* what NVIDIA advises to give it on Hopper */
+#endif
 #define PIECE_ROWS_MIN 128
 #define GROUP_WORDS    11 /* of 4 bytes, in the lists of a grouped call, per expert */
 

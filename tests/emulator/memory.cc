@@ -98,6 +98,13 @@ void close_device_memory(void)
     }
 }
 
+/* Pages that raise SIGBUS. At their own offset in the empty file, so that neighbours become one
+ * mapping: the kernel then protects and opens a range with many of them quickly. */
+static bool map_nothing(char *at, size_t bytes)
+{
+    return mmap(at, bytes, protection(), MAP_SHARED | MAP_FIXED, nothing, at - range) != MAP_FAILED;
+}
+
 /* Pages of a file at the end of what is used of the range, and a guard behind them. */
 static char *map_pages(int from, off_t offset, size_t bytes)
 {
@@ -107,7 +114,7 @@ static char *map_pages(int from, off_t offset, size_t bytes)
         return NULL;
     }
     if (mmap(at, bytes, protection(), MAP_SHARED | MAP_FIXED, from, offset) == MAP_FAILED ||
-        mmap(at + bytes, PAGE, protection(), MAP_SHARED | MAP_FIXED, nothing, 0) == MAP_FAILED) {
+        !map_nothing(at + bytes, PAGE)) {
         return NULL;
     }
     range_used += bytes + PAGE;
@@ -227,7 +234,7 @@ static cudaError_t release(void *memory, kind_t kind)
         return cudaSuccess;
     }
     /* Addresses are not used twice: what still points there finds nothing. */
-    mmap(a.pages, a.pages_bytes + PAGE, protection(), MAP_SHARED | MAP_FIXED, nothing, 0);
+    (void)map_nothing(a.pages, a.pages_bytes + PAGE);
     if (kind == DEVICE) {
         device_bytes -= a.bytes;
         if (file_owner == getpid()) {
