@@ -302,7 +302,7 @@ void meet(const char *wrapper, place_t place, void *mine, void (*act)(void *cons
     uint32_t lane  = self->index % WARP;
     uint32_t first = self->index - lane;
 
-    if (warp->arrived != 0 && strcmp(warp->wrapper, wrapper) != 0) {
+    if (warp->arrived != 0 && warp->wrapper != wrapper && strcmp(warp->wrapper, wrapper) != 0) {
         uint32_t other = first + (uint32_t)__builtin_ctz(warp->arrived);
         fault(cudaErrorLaunchFailure, place, "%s, but thread %u of its warp is in %s (%s:%d)",
               wrapper, other, warp->wrapper, base_name(self->block->threads[other].place.file),
