@@ -8,6 +8,9 @@
 
 #include "core/util.h"
 #include "device_run.h"
+#ifndef WITAN_TEST_SOFTWARE
+#include "graph.h"
+#endif
 
 #ifdef WITAN_TEST_SOFTWARE
 static const bool software = true;
@@ -20,33 +23,26 @@ static const witan_exchange_t exchanges[] = {WITAN_EXCHANGE_EXACT, WITAN_EXCHANG
 /* The software device has no windows. */
 #define EXCHANGE_COUNT (software ? 2 : 3)
 
-static void check_exact(block_t *block, run_t *run)
-{
-    result_t alone = run_alone(block, run);
-    result_t world = run_world(block, run);
-    run_t    host  = *run;
-    result_t truth;
-
-    host.host = true;
-    truth     = run_alone(block, &host);
-    assert_equal_bits(block, run, &world, &alone);
-    if (software) {
-        assert_equal_bits(block, run, &world, &truth);
-    }
-    if (run->token_count > 0) {
-        assert_accurate(block, run, &world);
-    }
-    result_free(&alone);
-    result_free(&world);
-    result_free(&truth);
-}
-
+/* Every exchange gives the bits of one rank alone; on the software device, those of the host. */
 static void check_exchanges(block_t *block, run_t *run)
 {
+    run_t    one   = *run;
+    result_t alone = {0};
+
+    one.host = software;
+    alone    = run_alone(block, &one);
     for (int32_t i = 0; i < EXCHANGE_COUNT; i++) {
+        result_t world;
+
         run->plan.exchange = exchanges[i];
-        check_exact(block, run);
+        world              = run_world(block, run);
+        assert_equal_bits(block, run, &world, &alone);
+        result_free(&world);
     }
+    if (run->token_count > 0) {
+        assert_accurate(block, run, &alone);
+    }
+    result_free(&alone);
 }
 
 START_TEST(test_forward_any_shape_equals_one_rank)
@@ -56,9 +52,10 @@ START_TEST(test_forward_any_shape_equals_one_rank)
         int64_t       hidden, inter, tokens;
         witan_dtype_t dtype;
     } shapes[] = {
-        {1, 1, 16, 16, 1, WITAN_BF16},  {2, 1, 17, 3, 5, WITAN_BF16},
-        {7, 3, 33, 17, 29, WITAN_F16},  {8, 2, 64, 48, 64, WITAN_BF16},
-        {64, 8, 48, 24, 50, WITAN_F16}, {8, 2, 64, 48, 0, WITAN_BF16},
+        {1, 1, 16, 16, 1, WITAN_BF16},
+        {7, 3, 33, 17, 29, WITAN_F16},
+        {64, 8, 48, 24, 50, WITAN_F16},
+        {8, 2, 64, 48, 0, WITAN_BF16},
     };
     block_t block = block_make(shapes[_i].experts, shapes[_i].topk, shapes[_i].hidden,
                                shapes[_i].inter, shapes[_i].dtype);
@@ -130,7 +127,7 @@ START_TEST(test_forward_any_budget_equals_one_rank)
     static const struct {
         int64_t tokens, rows;
         int32_t chunks;
-    } budgets[]   = {{0, 0, 2}, {1, 4, 1}, {3, 0, 1}, {0, 9, 1}, {2, 9, 3}, {1000, 1000, 64}};
+    } budgets[]   = {{0, 0, 2}, {3, 0, 1}, {2, 9, 3}, {1000, 1000, 64}};
     block_t block = block_make(9, 4, 40, 24, WITAN_BF16);
     run_t   run   = run_make(37);
 
@@ -139,8 +136,7 @@ START_TEST(test_forward_any_budget_equals_one_rank)
     run.plan.pair_row_count_max    = budgets[_i].rows;
     run.plan.chunk_count           = budgets[_i].chunks;
     run.repeats                    = 2;
-    check_exchanges(&block, &run);
-    run.steps = true;
+    run.steps                      = _i % 2 == 1;
     check_exchanges(&block, &run);
 }
 END_TEST
@@ -259,11 +255,11 @@ static Suite *make_suite(void)
     TCase *tcase = tcase_create("all");
 
     tcase_set_timeout(tcase, 0);
-    tcase_add_loop_test(tcase, test_forward_any_shape_equals_one_rank, 0, 6);
+    tcase_add_loop_test(tcase, test_forward_any_shape_equals_one_rank, 0, 4);
     tcase_add_loop_test(tcase, test_forward_with_all_options_equals_one_rank, 0, 2);
     tcase_add_loop_test(tcase, test_forward_any_split_of_tokens_equals_one_rank, 0, 2);
     tcase_add_loop_test(tcase, test_forward_any_placement_equals_one_rank, 0, 2);
-    tcase_add_loop_test(tcase, test_forward_any_budget_equals_one_rank, 0, 6);
+    tcase_add_loop_test(tcase, test_forward_any_budget_equals_one_rank, 0, 4);
     tcase_add_loop_test(tcase, test_import_repeated_and_absent_ids_equals_one_rank, 0, 2);
     tcase_add_loop_test(tcase, test_combine_reduced_is_accurate_and_repeats, 0, 2);
     tcase_add_loop_test(tcase, test_tensor_parallel_is_accurate, 0, 4);
@@ -274,5 +270,10 @@ static Suite *make_suite(void)
 
 int main(int argc, char **argv)
 {
+#ifndef WITAN_TEST_SOFTWARE
+    if (!device_is_there()) {
+        return 77;
+    }
+#endif
     return harness_run(argc, argv, make_suite);
 }

@@ -1,0 +1,19 @@
+/* What tests need of CUDA itself; plain C outside. */
+#ifndef TEST_GRAPH_H
+#define TEST_GRAPH_H
+
+#include <stdbool.h>
+
+bool device_is_there(void);
+
+void *stream_make(void);
+void  stream_free(void *stream);
+
+/* Between them everything queued on `stream` is captured. */
+void  capture_begin(void *stream);
+void *capture_end(void *stream);
+/* Queue what was captured. */
+void graph_replay(void *graph, void *stream);
+void graph_free(void *graph);
+
+#endif
