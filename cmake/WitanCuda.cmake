@@ -67,9 +67,11 @@ function(witan_cuda_objects out)
                     -gencode=arch=compute_100,code=[sm_100,compute_100]
                     -Xcompiler=-fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-Wall,-Wextra,-Wno-missing-field-initializers
                     $<$<BOOL:${WITAN_WERROR}>:-Werror=all-warnings>
-                    -I${PROJECT_SOURCE_DIR} -I${PROJECT_SOURCE_DIR}/include ${includes}
+                    -I${PROJECT_SOURCE_DIR} -I${PROJECT_SOURCE_DIR}/include
+                    -I${PROJECT_SOURCE_DIR}/tests ${includes}
             DEPENDS ${source}
             DEPFILE ${object}.d
+            COMMAND_EXPAND_LISTS # an option that is off is no argument, not an empty one
             COMMENT "Compiling ${name} for sm_80, sm_90a, sm_100"
             VERBATIM)
         list(APPEND objects ${object})
