@@ -34,7 +34,8 @@ typedef struct wtn_nccl_config {
  * failure is all ranks' failure. */
 witan_status_t wtn_nccl_open(wtn_nccl_t **out, wtn_comm_t *comm, const wtn_nccl_config_t *config);
 
-/* Finish what is queued, at most until the group's time-out, and free; an aborted one is freed. */
+/* Finish what is queued, at most until the group's time-out, and free; an aborted one is freed.
+ * Graphs that captured its exchanges are destroyed before. */
 void wtn_nccl_close(wtn_nccl_t *nccl); /* NULL is allowed */
 
 /* This rank's index among the peers, and how many there are. */

@@ -11,8 +11,8 @@
 #define OPEN_SECONDS 1.0
 #define SECONDS      0.4
 #else
-#define OPEN_SECONDS 10.0
-#define SECONDS      10.0 /* ranks that share a device take turns, and connect over sockets */
+#define OPEN_SECONDS 3.0
+#define SECONDS      3.0 /* ranks that share a device take turns, and connect over sockets */
 #endif
 #define BYTES 1000
 
