@@ -167,8 +167,8 @@ START_TEST(test_nccl_wait_one_rank_fails_earlier_than_the_others)
     }
     open_all();
     warm_up();
-    if (world_rank == 0) {
-        comm->timeout_ns /= 2;
+    if (world_rank != 0) {
+        comm->timeout_ns = 60000000000u;
     }
     if (!is_last()) {
         ck_ok(wtn_nccl_alltoall(nccl, from, to, BYTES, stream));
