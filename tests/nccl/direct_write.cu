@@ -1,5 +1,5 @@
 #include "kernels/cuda/launch.cuh"
-#include "nccl/direct_write.h"
+#include "tests/nccl/direct_write.h"
 
 #define THREADS 64
 

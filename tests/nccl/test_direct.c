@@ -6,7 +6,7 @@
 #include "comm/nccl.h"
 #include "core/util.h"
 #include "device.h"
-#include "nccl/direct_write.h"
+#include "tests/nccl/direct_write.h"
 
 #define WORDS 96
 #define STEPS 1000
