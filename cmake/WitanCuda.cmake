@@ -42,6 +42,7 @@ function(witan_find_cuda)
         return()
     endif()
     list(REMOVE_DUPLICATES includes)
+    list(REMOVE_ITEM includes /usr/include) # named again it would hide headers from #include_next
     set(WITAN_CUDA_INCLUDES ${includes} PARENT_SCOPE)
     set(WITAN_CUDA_RELEASE ${release} PARENT_SCOPE)
     set(WITAN_CUDA_FOUND TRUE PARENT_SCOPE)
