@@ -116,6 +116,35 @@ START_TEST(test_cuda_ffn_many_rows_match_reference)
 }
 END_TEST
 
+/* More tiles of rows than are walked together, and more than one of columns. */
+START_TEST(test_cuda_ffn_many_tiles_match_reference)
+{
+    const shape_t shapes[] = {{136, 8, 1, 2300}, {8, 136, 1, 2300}};
+
+    FOR_EACH_CUDA_TIER(tier, WITAN_F16)
+    {
+        for (size_t s = 0; s < WTN_COUNT_OF(shapes); s++) {
+            for (int32_t form = WITAN_EXECUTOR_CONTIGUOUS; form <= WITAN_EXECUTOR_MASKED; form++) {
+                const shape_t  shape = shapes[s];
+                void          *x = data_tensor((size_t)(shape.rows * shape.H), WITAN_F16, 1.0f, 7);
+                wtn_ffn_args_t args = {.x         = x,
+                                       .row_count = shape.rows,
+                                       .executor  = (witan_executor_t)form};
+                net_t          net;
+                void          *out;
+
+                net_create(&net, tier, WITAN_F16, shape, &silu_gated, false);
+                out = net_run(&net, &args, shape.rows, shape.rows);
+                net_check(&net, &args, out);
+                free(out);
+                free(x);
+                net_destroy(&net);
+            }
+        }
+    }
+}
+END_TEST
+
 /* Rows more than 2^32 elements apart, where memory for them can be had. */
 START_TEST(test_cuda_ffn_far_rows_are_reached)
 {
@@ -318,6 +347,7 @@ int main(void)
     tcase_set_timeout(tests, 0);
     tcase_add_test(tests, test_cuda_ffn_activation_values_are_close_everywhere);
     tcase_add_test(tests, test_cuda_ffn_many_rows_match_reference);
+    tcase_add_test(tests, test_cuda_ffn_many_tiles_match_reference);
     tcase_add_test(tests, test_cuda_ffn_far_rows_are_reached);
     tcase_add_test(tests, test_cuda_ffn_reserved_multiprocessors_change_no_bit);
     tcase_add_test(tests, test_cuda_ffn_failing_read_is_told);
