@@ -9,7 +9,6 @@
 #include "tests/nccl/direct_write.h"
 
 #define WORDS 96
-#define STEPS 1000
 
 static witan_group_t  *group;
 static wtn_comm_t     *comm;
@@ -85,19 +84,21 @@ static void check_counters(uint32_t steps)
 
 START_TEST(test_direct_steps_read_what_peers_wrote)
 {
+    int32_t steps = world_size <= 2 ? 1000 : 300; /* many ranks take turns on few cores */
+
     open_all(20);
     for (int32_t i = 0; i < world_size; i++) {
         ck_assert_uint_eq(wtn_direct_bytes(direct, i),
                           (size_t)world_size * WORDS * sizeof(uint32_t));
         ck_assert_uint_eq((uintptr_t)wtn_direct_windows(direct)[i] % 256, 0);
     }
-    for (int32_t step = 0; step < STEPS; step++) {
+    for (int32_t step = 0; step < steps; step++) {
         queue_step();
         if (step % 100 == 99) {
             ck_ok(wait_done(NULL));
         }
     }
-    check_counters(STEPS);
+    check_counters((uint32_t)steps);
     close_all();
 }
 END_TEST
