@@ -204,7 +204,10 @@ void wtn_emulator_nccl_set_version(int wanted)
     version = wanted;
 }
 
-/* ---- the library's calls ---- */
+/* ---- the library's calls: marked as C's, so that other prototypes than the header's are errors,
+ * not overloads ---- */
+
+extern "C" {
 
 ncclResult_t ncclGetVersion(int *out)
 {
@@ -427,3 +430,5 @@ ncclResult_t ncclAlltoAll(const void *from, void *to, size_t count, ncclDataType
                           {ALL_TO_ALL, false, (const char *)from, (char *)to, bytes_of(count, type),
                            0});
 }
+
+} // extern "C"
