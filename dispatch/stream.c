@@ -9,11 +9,15 @@
 #include "core/error.h"
 #include "core/util.h"
 
+typedef witan_status_t (*stage_t)(witan_plan_t *plan, int64_t round);
+
 static witan_status_t begin_step(witan_plan_t *plan, const char *step);
 static witan_status_t route_tokens(witan_plan_t *plan, int64_t token_count, const void *hidden);
 static witan_status_t begin_dispatch(witan_plan_t *plan, const void *hidden);
 static witan_status_t finish(witan_plan_t *plan, void *output);
 static void           mark(witan_plan_t *plan, witan_phase_t phase);
+static witan_status_t in_range(witan_plan_t *plan, witan_phase_t phase, stage_t stage,
+                               int64_t round);
 
 static witan_status_t check_output(const witan_plan_t *plan, const void *hidden, const void *output)
 {
@@ -38,12 +42,9 @@ static witan_status_t forward(witan_plan_t *plan, const witan_forward_args_t *ar
     WTN_TRY(check_output(plan, args->hidden, args->output));
     WTN_TRY(begin_dispatch(plan, args->hidden));
     for (int64_t r = 0; r < plan->round_count; r++) {
-        WTN_TRY(wtn_stream_send(plan, r));
-        mark(plan, WITAN_PHASE_DISPATCH);
-        WTN_TRY(wtn_stream_compute(plan, r));
-        mark(plan, WITAN_PHASE_EXPERTS);
-        WTN_TRY(wtn_stream_return(plan, r));
-        mark(plan, WITAN_PHASE_COMBINE);
+        WTN_TRY(in_range(plan, WITAN_PHASE_DISPATCH, wtn_stream_send, r));
+        WTN_TRY(in_range(plan, WITAN_PHASE_EXPERTS, wtn_stream_compute, r));
+        WTN_TRY(in_range(plan, WITAN_PHASE_COMBINE, wtn_stream_return, r));
         plan->round_done = r + 1;
     }
     WTN_TRY(finish(plan, args->output));
@@ -53,7 +54,19 @@ fail:
     return wtn_plan_fail(plan, status);
 }
 
-/* ---- marks: events between the phases ---- */
+/* ---- marks: events between the phases, and ranges that profilers show ---- */
+
+static witan_status_t in_range(witan_plan_t *plan, witan_phase_t phase, stage_t stage,
+                               int64_t round)
+{
+    witan_status_t status;
+
+    plan->stream->device->range_begin(witan_phase_name(phase));
+    status = stage(plan, round);
+    plan->stream->device->range_end();
+    mark(plan, phase);
+    return status;
+}
 
 static void mark(witan_plan_t *plan, witan_phase_t phase)
 {
@@ -166,6 +179,7 @@ static witan_status_t route_tokens(witan_plan_t *plan, int64_t token_count, cons
     witan_status_t status = WITAN_OK;
 
     start_step(plan, token_count, false);
+    plan->stream->device->range_begin("route");
     mark(plan, WITAN_PHASE_ROUTE);
     for (int64_t begin = 0; begin < token_count; begin += block) {
         WTN_TRY(route_block(plan, begin, wtn_min_i64(block, token_count - begin), hidden));
@@ -340,6 +354,7 @@ static witan_status_t begin_dispatch(witan_plan_t *plan, const void *hidden)
     }
     plan->hidden = hidden;
     plan->step++;
+    plan->stream->device->range_begin("plan");
     WTN_TRY(wtn_stream_gather(plan, hidden));
     WTN_TRY(make_schedule(plan));
     mark(plan, WITAN_PHASE_PLAN);
@@ -348,6 +363,7 @@ static witan_status_t begin_dispatch(witan_plan_t *plan, const void *hidden)
     WTN_TRY(wtn_stream_await_counts(plan));
 
 fail:
+    plan->stream->device->range_end();
     return status;
 }
 
@@ -508,7 +524,10 @@ static witan_status_t finish(witan_plan_t *plan, void *output)
 
     WTN_TRY(wtn_plan_check_arrays(plan, "combine", plan->token_count, output, output));
     plan->stream->output = output;
-    WTN_TRY(wtn_stream_sums(plan, output));
+    plan->stream->device->range_begin("combine");
+    status = wtn_stream_sums(plan, output);
+    plan->stream->device->range_end();
+    WTN_TRY(status);
     plan->state = WTN_PLAN_DONE;
 
 fail:
@@ -530,8 +549,7 @@ static witan_status_t dispatch(witan_plan_t *plan, const void *hidden)
         status = WTN_ERROR(WITAN_E_ARGUMENT, "dispatch: hidden differs from that of round 0");
         goto fail;
     }
-    WTN_TRY(wtn_stream_send(plan, plan->round_next));
-    mark(plan, WITAN_PHASE_DISPATCH);
+    WTN_TRY(in_range(plan, WITAN_PHASE_DISPATCH, wtn_stream_send, plan->round_next));
     plan->round_next++;
     plan->state = WTN_PLAN_DISPATCHED;
     return WITAN_OK;
@@ -545,8 +563,7 @@ static witan_status_t experts(witan_plan_t *plan)
     witan_status_t status;
 
     WTN_TRY(wtn_plan_check_turn(plan, "experts", WTN_PLAN_DISPATCHED, "dispatch"));
-    WTN_TRY(wtn_stream_compute(plan, plan->round_next - 1));
-    mark(plan, WITAN_PHASE_EXPERTS);
+    WTN_TRY(in_range(plan, WITAN_PHASE_EXPERTS, wtn_stream_compute, plan->round_next - 1));
     plan->state = WTN_PLAN_COMPUTED;
     return WITAN_OK;
 
@@ -559,8 +576,7 @@ static witan_status_t combine(witan_plan_t *plan, void *output)
     witan_status_t status;
 
     WTN_TRY(wtn_plan_check_turn(plan, "combine", WTN_PLAN_COMPUTED, "experts"));
-    WTN_TRY(wtn_stream_return(plan, plan->round_next - 1));
-    mark(plan, WITAN_PHASE_COMBINE);
+    WTN_TRY(in_range(plan, WITAN_PHASE_COMBINE, wtn_stream_return, plan->round_next - 1));
     plan->round_done = plan->round_next;
     plan->state      = WTN_PLAN_ROUTED;
     if (plan->round_done == plan->round_count) {

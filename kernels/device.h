@@ -19,6 +19,13 @@ typedef struct wtn_device {
      * *taken is the one. */
     witan_status_t (*use)(int32_t device, int32_t local_rank, int32_t *taken);
 
+    /* Its name, capability, size and place in one line; false: there is no such device. */
+    bool (*describe)(int32_t device, char *text, size_t text_bytes);
+
+    /* Ranges that profilers show. */
+    void (*range_begin)(const char *name);
+    void (*range_end)(void);
+
     witan_status_t (*stream_create)(void **out);
     void (*stream_destroy)(void *stream); /* NULL is allowed */
     /* Has all work queued so far passed? Finds what kernels have met. */

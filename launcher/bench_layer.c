@@ -9,10 +9,11 @@
 #include "core/util.h"
 #include "dispatch/reference.h"
 #include "kernels/backend.h"
-#include "kernels/probe/probe.h"
+#include "kernels/tier.h"
 #include "launcher/bench.h"
 #include "launcher/job.h"
 #include "launcher/load.h"
+#include "launcher/staging.h"
 
 #define INPUT_SEED 11
 
@@ -30,6 +31,7 @@ typedef struct bench {
     witan_layer_t         *layer;
     witan_layer_info_t     info;
     witan_group_info_t     group;
+    const wtn_backend_t   *backend;
     const wtn_tier_t      *tier;
     json_t                *results;
     int64_t                wrong_count;
@@ -46,10 +48,11 @@ typedef struct tally {
 typedef struct workload {
     int64_t       token_count;
     witan_plan_t *plan;
-    void         *hidden, *output;
-    double       *seconds; /* [iterations], the slowest rank's */
-    double       *phases;  /* [WITAN_PHASE_COUNT, iterations] ns of this rank */
-    double       *slot;    /* [ranks] */
+    wtn_staging_t staging;
+    void         *hidden, *output; /* in ordinary memory */
+    double       *seconds;         /* [iterations], the slowest rank's */
+    double       *phases;          /* [WITAN_PHASE_COUNT, iterations] ns of this rank */
+    double       *slot;            /* [ranks] */
     tally_t       mine, *all;
     double        best, p50, p99;
 } workload_t;
@@ -62,8 +65,10 @@ static witan_status_t make_workload(bench_t *bench, workload_t *load)
     size_t                      ranks  = (size_t)bench->session->size, values;
     witan_plan_config_t         plan   = wtn_plan_config_make(&bench->options->plan);
     /* The ranks of a tensor group hold the same tokens. */
-    uint64_t seed = INPUT_SEED + (uint64_t)(bench->session->rank / bench->group.tensor_parallel);
-    witan_status_t status = WITAN_OK;
+    bool           scattered = plan.tensor_exchange == WITAN_TENSOR_SCATTER;
+    uint64_t       seed      = INPUT_SEED + (uint64_t)(bench->session->rank /
+                                            (scattered ? 1 : bench->group.tensor_parallel));
+    witan_status_t status    = WITAN_OK;
 
     if (!wtn_mul((size_t)load->token_count, (size_t)config->hidden_size, &values)) {
         values = SIZE_MAX / 16;
@@ -84,7 +89,12 @@ static witan_status_t make_workload(bench_t *bench, workload_t *load)
     }
     WTN_TRY(wtn_session_agree(bench->session, status));
     plan.token_count_max = load->token_count;
-    return witan_plan_create(&load->plan, bench->layer, &plan);
+    WTN_TRY(witan_plan_create(&load->plan, bench->layer, &plan));
+    status = wtn_staging_make(&load->staging, bench->layer, load->token_count);
+    WTN_TRY(wtn_session_agree(bench->session, status));
+    /* Once with copies, so that the device has the tokens. */
+    WTN_TRY(wtn_staging_forward(&load->staging, load->plan, load->token_count, load->hidden,
+                                load->output));
 
 fail:
     return status;
@@ -93,6 +103,7 @@ fail:
 static void free_workload(const bench_t *bench, workload_t *load)
 {
     witan_plan_destroy(load->plan);
+    wtn_staging_free(&load->staging);
     if (bench->session->comm->broken) {
         return; /* a late peer may still write there */
     }
@@ -104,18 +115,22 @@ static void free_workload(const bench_t *bench, workload_t *load)
     free(load->all);
 }
 
-/* One iteration between two barriers; the time is the slowest rank's. */
+/* One iteration between two barriers; the time is the slowest rank's. On a device the tokens are
+ * there already, and stay. */
 static witan_status_t iterate(bench_t *bench, workload_t *load, double *seconds)
 {
-    witan_forward_args_t args  = {.struct_bytes = sizeof(args),
-                                  .token_count  = load->token_count,
-                                  .hidden       = load->hidden,
-                                  .output       = load->output};
-    uint64_t             start = wtn_now_ns();
+    const wtn_staging_t *staging = &load->staging;
+    bool                 device  = staging->hidden != NULL;
+    witan_forward_args_t args    = {.struct_bytes = sizeof(args),
+                                    .token_count  = load->token_count,
+                                    .hidden       = device ? staging->hidden : load->hidden,
+                                    .output       = device ? staging->output : load->output};
+    uint64_t             start   = wtn_now_ns();
     double               mine;
     witan_status_t       status;
 
     WTN_TRY(witan_forward(load->plan, &args));
+    WTN_TRY(witan_plan_wait(load->plan));
     mine = (double)(wtn_now_ns() - start) * 1e-9;
     WTN_TRY(wtn_allgather(bench->session->comm, &mine, sizeof(mine), load->slot, "bench"));
     *seconds = 0;
@@ -159,12 +174,16 @@ static witan_status_t measure(bench_t *bench, workload_t *load)
 
         WTN_TRY(wtn_session_agree(bench->session, WITAN_OK)); /* all probe at once */
         peaks[block] =
-            wtn_probe_peak(bench->tier, bench->info.config.dtype, bench->group.thread_count);
+            bench->backend->peak(bench->tier, bench->info.config.dtype, bench->group.thread_count);
         WTN_TRY(wtn_session_agree(bench->session, WITAN_OK));
         for (; done < end; done++) {
             WTN_TRY(iterate(bench, load, &load->seconds[done]));
             WTN_TRY(keep_phases(load, (size_t)done, count));
         }
+    }
+    if (load->staging.output != NULL) {
+        WTN_TRY(witan_memory_copy(bench->layer, load->output, load->staging.output,
+                                  (size_t)load->token_count * load->staging.row_bytes));
     }
     load->best      = wtn_bench_quantile(load->seconds, count, 0);
     load->p50       = wtn_bench_quantile(load->seconds, count, 0.5);
@@ -219,7 +238,9 @@ static double total_flops(const bench_t *bench, int64_t token_count)
 {
     const witan_layer_config_t *config = &bench->info.config;
     double                      row    = wtn_bench_row_flops(config);
-    double tokens    = (double)token_count * bench->session->size / bench->group.tensor_parallel;
+    bool   scattered = bench->options->plan.tensor_exchange == WITAN_TENSOR_SCATTER;
+    double tokens =
+        (double)token_count * bench->session->size / (scattered ? 1 : bench->group.tensor_parallel);
     double per_token = row * config->topk;
 
     per_token += row / (double)config->inter_size * (double)config->shared_inter_size;
@@ -319,8 +340,10 @@ static void print_header(const bench_t *bench)
     printf(
         "# tokens: of each rank; times: of the slowest rank; phases: median, mean over ranks, us; "
         "GFLOP/s: useful ones of all ranks\n");
-    printf("# peak: multiply-adds on registers of all ranks at once, measured in turns; "
-           "imbalance: max / mean of rows over ranks\n");
+    printf("# peak: %s of all ranks at once, measured in turns; "
+           "imbalance: max / mean of rows over ranks\n",
+           bench->backend->device != NULL ? "a large cuBLAS product"
+                                          : "multiply-adds on registers");
     printf("# #wrong: tokens beyond the tolerance %.0e of float64, of %" PRId64
            " checked on each rank\n",
            wtn_tolerance(config->dtype), bench->options->bench.check_count);
@@ -375,7 +398,6 @@ fail:
 static witan_status_t make_layer(bench_t *bench)
 {
     const layer_options_t *options = bench->options;
-    const wtn_backend_t   *backend;
     witan_status_t         status;
 
     WTN_TRY(wtn_bench_json_probe(bench->session, &options->bench));
@@ -393,8 +415,8 @@ static witan_status_t make_layer(bench_t *bench)
     bench->group.struct_bytes = sizeof(bench->group);
     WTN_TRY(witan_layer_info(bench->layer, &bench->info));
     WTN_TRY(witan_group_query(bench->session->group, &bench->group));
-    WTN_TRY(wtn_backend_select(bench->info.backend, &backend));
-    return wtn_tier_choose(backend->tiers, bench->info.kernel_tier, bench->info.config.dtype,
+    WTN_TRY(wtn_backend_select(bench->info.backend, &bench->backend));
+    return wtn_tier_choose(bench->backend->tiers, bench->info.kernel_tier, bench->info.config.dtype,
                            &bench->tier);
 
 fail:

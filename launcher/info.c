@@ -11,13 +11,14 @@
 #include "core/env.h"
 #include "core/error.h"
 #include "core/util.h"
-#include "kernels/backend.h"
+#include "kernels/device.h"
 #include "kernels/tier.h"
 #include "launcher/commands.h"
 #include "launcher/session.h"
 #include "topology/topology.h"
 
 #define REASON_BYTES 160
+#define DEVICE_BYTES 256
 
 /* What every rank tells rank 0. */
 typedef struct place {
@@ -121,6 +122,19 @@ static void print_tiers(const wtn_backend_t *backend)
     }
 }
 
+/* The devices this rank sees. */
+static void print_devices(const wtn_backend_t *backend)
+{
+    char text[DEVICE_BYTES];
+
+    if (backend->device == NULL || backend->device->describe == NULL) {
+        return;
+    }
+    for (int32_t i = 0; backend->device->describe(i, text, sizeof(text)); i++) {
+        printf("%s  device %" PRId32 "      %s\n", i == 0 ? "\ndevices\n" : "", i, text);
+    }
+}
+
 static void print_choices(void)
 {
     char reason[REASON_BYTES];
@@ -138,6 +152,7 @@ static void print_choices(void)
     }
     for (const wtn_backend_t *const *backend = wtn_backends; *backend != NULL; backend++) {
         print_tiers(*backend);
+        print_devices(*backend);
     }
     printf("\n");
 }

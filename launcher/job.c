@@ -4,6 +4,7 @@
 #include "core/error.h"
 #include "core/util.h"
 #include "launcher/job.h"
+#include "launcher/staging.h"
 
 #define PIECE_BYTES ((size_t)4 << 20) /* one message: each has a deadline of its own */
 
@@ -13,7 +14,10 @@ typedef struct worker {
     wtn_job_t        *job;
     const wtn_feed_t *feed;
     witan_plan_t     *plan;
-    int32_t           tensor_parallel, slice_count, slice_index;
+    wtn_staging_t     staging;
+    int32_t           tensor_parallel; /* ranks that get the same slice */
+    int32_t           slice_count, slice_index;
+    int32_t           scattered; /* slices of one tensor group: equal, the last ones padded */
     int32_t           topk, expert_count;
     size_t            row_bytes; /* of a token */
     int64_t           slice_max;
@@ -26,7 +30,25 @@ typedef struct worker {
 
 static int64_t slice_begin(const worker_t *worker, int64_t step_tokens, int32_t slice)
 {
-    return wtn_part_begin(step_tokens, worker->slice_count, slice);
+    int32_t group = slice / worker->scattered, groups = worker->slice_count / worker->scattered;
+    int64_t begin = wtn_part_begin(step_tokens, groups, group), count;
+
+    if (slice % worker->scattered == 0) {
+        return begin;
+    }
+    count = wtn_part_begin(step_tokens, groups, group + 1) - begin;
+    return begin +
+           wtn_min_i64(count, slice % worker->scattered * wtn_ceil_div(count, worker->scattered));
+}
+
+/* The ranks of a tensor group pass equally many tokens: zeros behind a shorter slice. */
+static int64_t padded_count(const worker_t *worker, int64_t step_tokens)
+{
+    int32_t first = worker->slice_index / worker->scattered * worker->scattered;
+    int64_t count = slice_begin(worker, step_tokens, first + worker->scattered) -
+                    slice_begin(worker, step_tokens, first);
+
+    return wtn_ceil_div(count, worker->scattered);
 }
 
 static witan_status_t send_pieces(wtn_comm_t *comm, int32_t peer, const char *data, size_t bytes,
@@ -230,14 +252,14 @@ static witan_status_t step(worker_t *worker, int64_t begin, int64_t step_tokens)
 {
     int64_t mine = slice_begin(worker, step_tokens, worker->slice_index + 1) -
                    slice_begin(worker, step_tokens, worker->slice_index);
-    witan_forward_args_t args = {.struct_bytes = sizeof(args),
-                                 .token_count  = mine,
-                                 .hidden       = worker->hidden,
-                                 .output       = worker->output};
-    witan_status_t       status;
+    int64_t        padded = padded_count(worker, step_tokens);
+    witan_status_t status;
 
     WTN_TRY(deal(worker, begin, step_tokens, mine));
-    WTN_TRY(witan_forward(worker->plan, &args));
+    memset(worker->hidden + (size_t)mine * worker->row_bytes, 0,
+           (size_t)(padded - mine) * worker->row_bytes);
+    WTN_TRY(wtn_staging_forward(&worker->staging, worker->plan, padded, worker->hidden,
+                                worker->output));
     worker->session->phase = "step";
     status                 = keep_routing(worker, mine);
     if (status == WITAN_OK) {
@@ -288,19 +310,25 @@ static witan_status_t prepare(worker_t *worker, int64_t step_count)
 
     WTN_TRY(witan_layer_info(job->layer, &layer));
     WTN_TRY(witan_group_query(worker->session->group, &group));
-    worker->tensor_parallel = group.tensor_parallel;
-    worker->slice_count     = group.size / group.tensor_parallel;
-    worker->slice_index     = group.rank / group.tensor_parallel;
+    worker->scattered =
+        job->plan.tensor_exchange == WITAN_TENSOR_SCATTER ? group.tensor_parallel : 1;
+    worker->tensor_parallel = group.tensor_parallel / worker->scattered;
+    worker->slice_count     = group.size / worker->tensor_parallel;
+    worker->slice_index     = group.rank / worker->tensor_parallel;
     worker->topk            = layer.config.topk;
     worker->expert_count    = layer.config.expert_count;
     worker->row_bytes = (size_t)layer.config.hidden_size * witan_dtype_bytes(layer.config.dtype);
-    worker->slice_max = step_count == 0 ? 1
-                                        : wtn_ceil_div(wtn_ceil_div(job->token_count, step_count),
-                                                       worker->slice_count);
-    job->load         = (wtn_job_load_t){.expert_count = layer.local_expert_count,
-                                         .weight_bytes = layer.weight_bytes};
+    worker->slice_max = 1;
+    if (step_count > 0) {
+        worker->slice_max = wtn_ceil_div(wtn_ceil_div(job->token_count, step_count),
+                                         worker->slice_count / worker->scattered);
+        worker->slice_max = wtn_ceil_div(worker->slice_max, worker->scattered);
+    }
+    job->load                 = (wtn_job_load_t){.expert_count = layer.local_expert_count,
+                                                 .weight_bytes = layer.weight_bytes};
     job->plan.token_count_max = worker->slice_max;
-    return carve(worker);
+    WTN_TRY(carve(worker));
+    WTN_TRY(wtn_staging_make(&worker->staging, job->layer, worker->slice_max));
 
 fail:
     return status;
@@ -309,7 +337,8 @@ fail:
 witan_status_t wtn_job_run(wtn_session_t *session, wtn_job_t *job, const wtn_feed_t *feed)
 {
     worker_t       worker     = {.session = session, .job = job, .feed = feed};
-    int64_t        slices     = session->size / session->config.tensor_parallel;
+    bool           scattered  = job->plan.tensor_exchange == WITAN_TENSOR_SCATTER;
+    int64_t        slices     = session->size / (scattered ? 1 : session->config.tensor_parallel);
     int64_t        per_step   = wtn_min_i64(job->step_tokens, INT64_MAX / slices) * slices;
     int64_t        step_count = job->token_count / per_step + (job->token_count % per_step != 0);
     uint64_t       start;
@@ -326,11 +355,13 @@ witan_status_t wtn_job_run(wtn_session_t *session, wtn_job_t *job, const wtn_fee
     }
     job->seconds = (double)(wtn_now_ns() - start) / 1e9;
     witan_plan_destroy(worker.plan);
+    wtn_staging_free(&worker.staging);
     wtn_free(worker.memory);
     return WITAN_OK;
 
 fail:
     witan_plan_destroy(worker.plan);
+    wtn_staging_free(&worker.staging);
     if (!session->comm->broken) {
         wtn_free(worker.memory); /* else a late peer may still write there */
     }
@@ -358,5 +389,8 @@ witan_plan_config_t wtn_plan_config_make(const wtn_plan_options_t *options)
     config.chunk_count          = (int32_t)options->chunk_count;
     config.pair_token_count_max = options->pair_token_count_max;
     config.pair_row_count_max   = options->pair_row_count_max;
+    config.exchange             = (witan_exchange_t)options->exchange;
+    config.tensor_exchange      = (witan_tensor_exchange_t)options->tensor_exchange;
+    config.sm_reserved          = (int32_t)options->sm_reserved;
     return config;
 }

@@ -240,6 +240,8 @@ static witan_status_t take_options(wtn_session_t *session, const wtn_session_opt
     }
     session->config.thread_count = (int32_t)thread_count;
     session->config.bind         = options->bind == 0;
+    session->config.device       = (int32_t)options->device;
+    session->config.share_device = options->share_device;
     return WITAN_OK;
 
 fail:

@@ -28,6 +28,8 @@ typedef struct wtn_session_options {
     int32_t     mode;               /* 0: ep, 1: tp takes the ranks the next two leave */
     int64_t     ep_count, tp_count; /* 0: not given */
     const char *backend, *kernel_tier;
+    int64_t     device; /* -1: not given */
+    bool        share_device;
 } wtn_session_options_t;
 
 /* Their rows in the table of a command. `o` points at the struct above. */
@@ -39,7 +41,12 @@ typedef struct wtn_session_options {
                         "ranks that share each expert's width"),                                \
         WTN_OPT_TEXT("backend", "NAME", "auto", &(o)->backend, "auto, host or cuda"),           \
         WTN_OPT_TEXT("kernel-tier", "NAME", "auto", &(o)->kernel_tier,                          \
-                     "auto, scalar, avx2, avx512 or avx512_bf16"),                              \
+                     "auto, scalar, avx2, avx512 or avx512_bf16; "                              \
+                     "cuda: auto, cublas, sm_80 or sm_90a"),                                    \
+        WTN_OPT_INTEGER("device", "N", "-1", -1, INT32_MAX, &(o)->device,                       \
+                        "CUDA device of every rank; -1: by its place on the node"),             \
+        WTN_OPT_FLAG("share-device", &(o)->share_device,                                        \
+                     "several ranks may use one CUDA device (for tests: slow)"),                \
         WTN_OPT_INTEGER("threads", "N", NULL, 1, 4096, &(o)->thread_count,                      \
                         "compute threads of a rank (else WITAN_NUM_THREADS, else its cores)"),  \
         WTN_OPT_CHOICE("bind", "auto|none", "auto", &(o)->bind,                                 \

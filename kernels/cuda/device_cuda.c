@@ -1,4 +1,6 @@
 /* Streams and events of CUDA, and the table of what a step on a device needs. */
+#include <stdio.h>
+
 #include <cuda_runtime_api.h>
 
 #include "core/error.h"
@@ -21,6 +23,25 @@ static witan_status_t use(int32_t device, int32_t local_rank, int32_t *taken)
 
 fail:
     return status;
+}
+
+static bool describe(int32_t device, char *text, size_t text_bytes)
+{
+    struct cudaDeviceProp properties;
+    char                  place[32] = "?";
+    int                   count     = 0;
+
+    if (cudaGetDeviceCount(&count) != cudaSuccess || device >= count ||
+        cudaGetDeviceProperties(&properties, device) != cudaSuccess) {
+        (void)cudaGetLastError();
+        return false;
+    }
+    (void)cudaDeviceGetPCIBusId(place, sizeof(place), device);
+    (void)snprintf(text, text_bytes, "%s, capability %d.%d, %d multiprocessors, %.1f GiB, %s",
+                   properties.name, properties.major, properties.minor,
+                   properties.multiProcessorCount, (double)properties.totalGlobalMem / 0x1p30,
+                   place);
+    return true;
 }
 
 static witan_status_t stream_create(void **out)
@@ -112,6 +133,9 @@ static witan_status_t fill(void *memory, int value, size_t bytes, void *stream)
 const wtn_device_t wtn_device_cuda = {
     .link                     = &wtn_link_nccl,
     .use                      = use,
+    .describe                 = describe,
+    .range_begin              = wtn_cuda_range_push,
+    .range_end                = wtn_cuda_range_pop,
     .stream_create            = stream_create,
     .stream_destroy           = stream_destroy,
     .stream_query             = stream_query,

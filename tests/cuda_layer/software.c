@@ -18,6 +18,15 @@ static witan_status_t use(int32_t device, int32_t local_rank, int32_t *taken)
     return WITAN_OK;
 }
 
+static void range_begin(const char *name)
+{
+    ck_assert_ptr_nonnull(name);
+}
+
+static void range_end(void)
+{
+}
+
 static witan_status_t make(void **out)
 {
     *out = malloc(1);
@@ -259,6 +268,8 @@ static size_t schedule_workspace_bytes(int64_t token_count_max, int32_t expert_c
 static const wtn_device_t device = {
     .link                     = &link,
     .use                      = use,
+    .range_begin              = range_begin,
+    .range_end                = range_end,
     .stream_create            = make,
     .stream_destroy           = free,
     .stream_query             = stream_query,

@@ -1,0 +1,78 @@
+#!/bin/bash
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+# The cuda backend, emulated: the same bits for every number of ranks, exchange and split; tensor
+# groups both ways; what cannot be is refused.
+. "$(dirname "$0")/lib.sh"
+export OMP_WAIT_POLICY=passive WTN_EMULATOR_PROTECT=0
+
+works 0 info
+grep -q '^  device 0 .*capability 9.0' "$work/stdout" || wrong "info: $(cat "$work/stdout")"
+grep -q '^  sm_90a *available' "$work/stdout" || wrong "info: $(cat "$work/stdout")"
+
+works 0 synth --preset deepseek-v3 --scale tiny --tokens 37 --out "$work/model"
+layer=$(sed -n 's/.*, layer \([0-9]*\):.*/\1/p' "$work/stdout")
+model="--model $work/model --layer $layer"
+input="--input $work/model/input.safetensors --backend cuda"
+
+# compute N NAME WORDS...
+compute() {
+    local ranks=$1 name=$2
+    shift 2
+    # shellcheck disable=SC2086
+    works "$ranks" run $model $input --output "$work/$name" --routing-out "$work/$name.routing" "$@"
+    grep -q ', cuda ' "$work/stdout" || wrong "$name: $(cat "$work/stdout")"
+}
+
+alike() { # NAME: the bits of the first run
+    same "$work/first" "$work/$1"
+    same "$work/first.routing" "$work/$1.routing"
+}
+
+compute 0 first
+for exchange in exact padded direct; do
+    for ranks in 2 4; do
+        compute $ranks $exchange$ranks --exchange $exchange && alike $exchange$ranks
+    done
+    compute 3 "${exchange}3" --exchange $exchange --budget-tokens 3 --tokens-per-step 6 --stats &&
+        alike "${exchange}3"
+done
+compute 4 data --ep 2 && alike data
+compute 3 reduced --exchange padded --combine reduced
+
+# Tensor groups: twice the same bits.
+for way in allreduce scatter; do
+    compute 4 $way --ep 2 --tp 2 --tensor-exchange $way
+    compute 4 ${way}_again --ep 2 --tp 2 --tensor-exchange $way
+    same "$work/$way" "$work/${way}_again"
+done
+
+# Against one rank and float64.
+for words in "" "--exchange padded --combine reduced" "--exchange direct" \
+    "--mode tp" "--mode tp --tensor-exchange scatter"; do
+    # shellcheck disable=SC2086
+    works 2 check $model --backend cuda --tokens 21 $words
+done
+for preset in mixtral-8x7b qwen2-57b-a14b gpt-oss-120b; do
+    works 0 synth --preset $preset --scale tiny --tokens 5 --out "$work/$preset"
+    layer=$(sed -n 's/.*, layer \([0-9]*\):.*/\1/p' "$work/stdout")
+    for tier in cublas sm_80 sm_90a; do
+        works 2 check --model "$work/$preset" --layer "$layer" --tokens 11 --backend cuda \
+            --kernel-tier $tier --exchange padded
+    done
+done
+
+# What cannot be.
+# shellcheck disable=SC2086
+fails 2 1 'exchange: backend host has none' run $model --backend host --exchange padded \
+    --input "$work/model/input.safetensors" --output "$work/out"
+# shellcheck disable=SC2086
+fails 0 1 'device: expected -1 to 7, found 9' run $model $input --device 9 --output "$work/out"
+# shellcheck disable=SC2086
+fails 2 1 'expected a GPU for each rank, found ranks 0 and 1' run $model $input --device 1 --output "$work/out"
+# shellcheck disable=SC2086
+WTN_EMULATOR_DEVICES=0 fails 0 1 'backend cuda: not available' run $model $input \
+    --output "$work/out"
+# shellcheck disable=SC2086
+WTN_EMULATOR_NCCL=stall:3@1 fails 3 1 'not done within 3 s' run $model $input --timeout 3 \
+    --output "$work/out"
+finish
