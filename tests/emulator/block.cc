@@ -194,41 +194,62 @@ block_t *block_begin(const launch_t *launch, uint32_t x, uint32_t y)
     return block;
 }
 
-/* Each thread that can run has a turn. Answers whether any did more than look. */
+/* A turn of one thread, if it can run. Answers whether it did more than look. */
+static bool run_turn(block_t *block, thread_t *thread, bool *spins)
+{
+    if (thread->wait == WAITS_WARP || thread->wait == WAITS_BARRIER || thread->wait == LEFT) {
+        return false;
+    }
+    block->moved = false;
+    self         = thread;
+    fiber_resume(&thread->fiber);
+    self = NULL;
+    if (thread->wait == SPINS || thread->wait == SPINS_BLOCK) {
+        *spins = *spins || thread->wait == SPINS;
+        return block->moved;
+    }
+    return true;
+}
+
+/* One warp runs until it waits for others, while they stand still: how far apart a missing barrier
+ * lets them come. */
+static bool run_ahead(block_t *block, uint32_t warp, bool *spins)
+{
+    const size_t end      = std::min((size_t)(warp + 1) * WARP, block->threads.size());
+    bool         progress = false, more = true;
+
+    while (more && !block->failed) {
+        more = false;
+        for (size_t i = (size_t)warp * WARP; i < end && !block->failed; i++) {
+            more = run_turn(block, &block->threads[i], spins) || more;
+        }
+        progress = progress || more;
+    }
+    return progress;
+}
+
+/* Each thread that can run has a turn; in random order, one warp has as many as it can use before.
+ * Answers whether any did more than look. */
 static bool run_pass(block_t *block, uint32_t *left, bool *spins)
 {
     bool progress = false;
 
     *left  = 0;
     *spins = false;
+    if (settings.order == WTN_EMULATOR_RANDOM) {
+        progress = run_ahead(block, (uint32_t)(draw() % block->warps.size()), spins);
+    }
     for (uint32_t i : block->order) {
-        thread_t *thread = &block->threads[i];
-        if (thread->wait == WAITS_WARP || thread->wait == WAITS_BARRIER) {
-            continue;
-        }
-        if (thread->wait == LEFT) {
-            ++*left;
-            continue;
-        }
-        block->moved = false;
-        self         = thread;
-        fiber_resume(&thread->fiber);
-        self = NULL;
         if (block->failed) {
             return false;
         }
-        if (thread->wait == SPINS || thread->wait == SPINS_BLOCK) {
-            *spins = *spins || thread->wait == SPINS;
-        } else {
-            progress = true;
-        }
-        progress = progress || block->moved;
-        *left += thread->wait == LEFT;
+        progress = run_turn(block, &block->threads[i], spins) || progress;
+        *left += block->threads[i].wait == LEFT;
     }
     if (settings.order == WTN_EMULATOR_RANDOM && block->threads.size() <= 64) {
         order_threads(block, (uint32_t)block->threads.size());
     }
-    return progress;
+    return progress && !block->failed;
 }
 
 block_result_t block_run(block_t *block)
