@@ -22,7 +22,7 @@ typedef struct __align__(16) wtn_vec16
 }
 wtn_vec16_t;
 
-typedef struct __align__(64) wtn_tensor_map
+typedef struct __align__(128) wtn_tensor_map
 { /* what cuTensorMapEncodeTiled makes */
     uint64_t opaque[16];
 }
