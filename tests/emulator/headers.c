@@ -5,7 +5,6 @@
 #include <cublas_v2.h>
 #include <cuda.h>
 #include <cuda_runtime_api.h>
-#include <nccl.h>
 
 #include "tests/emulator/headers.h"
 
@@ -142,27 +141,6 @@ const header_value_t HEADER_VALUES[] = {
     VALUE(sizeof(cudaStream_t)),
     VALUE(sizeof(enum cudaMemcpyKind)),
     VALUE(sizeof(cudaDataType_t)),
-    VALUE(NCCL_VERSION_CODE),
-    VALUE(NCCL_UNIQUE_ID_BYTES),
-    VALUE(NCCL_CONFIG_UNDEF_INT),
-    VALUE(ncclSuccess),
-    VALUE(ncclUnhandledCudaError),
-    VALUE(ncclSystemError),
-    VALUE(ncclInternalError),
-    VALUE(ncclInvalidArgument),
-    VALUE(ncclInvalidUsage),
-    VALUE(ncclRemoteError),
-    VALUE(ncclInProgress),
-    VALUE(ncclSum),
-    VALUE(ncclInt8),
-    VALUE(ncclFloat32),
-    VALUE(sizeof(ncclUniqueId)),
-    VALUE(sizeof(ncclConfig_t)),
-    VALUE(offsetof(ncclConfig_t, magic)),
-    VALUE(offsetof(ncclConfig_t, blocking)),
-    VALUE(offsetof(ncclConfig_t, minCTAs)),
-    VALUE(offsetof(ncclConfig_t, maxCTAs)),
-    VALUE(offsetof(ncclConfig_t, nvlinkCentricSched)),
 #undef VALUE
     {NULL, 0},
 };

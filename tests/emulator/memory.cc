@@ -49,6 +49,7 @@ static std::map<const char *, allocation_t> allocations;
 
 static char  *range; /* of device memory */
 static size_t range_used;
+static size_t range_dead; /* of it, from the start on: nothing lives there any more */
 static int    file = -1; /* device memory of this process; other processes open it by name */
 static pid_t  file_owner;
 static off_t  file_used;
@@ -86,15 +87,15 @@ static int protection(void)
 
 void open_device_memory(void)
 {
-    if (open_depth++ == 0 && settings.protect && range_used > 0) {
-        mprotect(range, range_used, PROT_READ | PROT_WRITE);
+    if (open_depth++ == 0 && settings.protect && range_used > range_dead) {
+        mprotect(range + range_dead, range_used - range_dead, PROT_READ | PROT_WRITE);
     }
 }
 
 void close_device_memory(void)
 {
-    if (--open_depth == 0 && settings.protect && range_used > 0) {
-        mprotect(range, range_used, PROT_NONE);
+    if (--open_depth == 0 && settings.protect && range_used > range_dead) {
+        mprotect(range + range_dead, range_used - range_dead, PROT_NONE);
     }
 }
 
@@ -207,6 +208,20 @@ static cudaError_t allocate(void **out, size_t bytes, kind_t kind)
     return cudaSuccess;
 }
 
+/* Where nothing lives any more, one mapping takes the place of many: their number is what changes of
+ * protection cost. */
+static void bury_dead(void)
+{
+    for (const auto &entry : allocations) {
+        if (entry.second.kind != PINNED) {
+            return;
+        }
+    }
+    mmap(range + range_dead, range_used - range_dead, PROT_READ | PROT_WRITE,
+         MAP_SHARED | MAP_FIXED, nothing, 0);
+    range_dead = range_used;
+}
+
 static cudaError_t release(void *memory, kind_t kind)
 {
     const allocation_t *found = find(memory);
@@ -242,6 +257,7 @@ static cudaError_t release(void *memory, kind_t kind)
                             (off_t)a.pages_bytes);
         }
     }
+    bury_dead();
     return cudaSuccess;
 }
 

@@ -47,8 +47,8 @@ int world_rank(void)
 static void read_environment(void)
 {
     static bool       done;
-    static const char names[][12] = {"none",    "stall",      "error",     "refuse",
-                                     "connect", "init_stall", "init_sleep"};
+    static const char names[][12] = {"none",   "stall",      "error",
+                                     "refuse", "init_stall", "init_sleep"};
     const char       *text        = getenv("WTN_EMULATOR_NCCL");
     char              name[12]    = "";
     int               count = 1, rank = -1;
@@ -75,7 +75,7 @@ static void read_environment(void)
 static moment_t moment_of(wtn_emulator_nccl_fault_t wanted)
 {
     return wanted >= WTN_EMULATOR_NCCL_INIT_STALL ? AT_INIT
-           : wanted >= WTN_EMULATOR_NCCL_REFUSE   ? AT_CALL
+           : wanted == WTN_EMULATOR_NCCL_REFUSE   ? AT_CALL
                                                   : AT_RUN;
 }
 
@@ -109,8 +109,8 @@ static thread_local int                      depth;
 static thread_local ncclResult_t             group_error;
 static thread_local std::vector<work_unit_t> group;
 
-/* The calls of a group will have taken effect after so many polls. */
-static ncclResult_t end_group(int polls)
+/* The calls of a group took effect: in a moment. */
+static ncclResult_t end_group(void)
 {
     ncclResult_t             code = group_error;
     std::vector<work_unit_t> units;
@@ -121,7 +121,7 @@ static ncclResult_t end_group(int polls)
         return code;
     }
     for (work_unit_t &unit : units) {
-        unit.comm->busy = polls;
+        unit.comm->busy = BUSY_POLLS;
         unit.comm->deferred.push_back(unit);
     }
     return ncclInProgress;
@@ -163,11 +163,11 @@ static ncclResult_t add(ncclComm_t comm, cudaStream_t stream, ncclDataType_t typ
     for (work_unit_t &unit : group) {
         if (unit.comm == comm->state && unit.stream == stream) {
             unit.ops.push_back(op);
-            return depth > 0 ? ncclSuccess : end_group(BUSY_POLLS);
+            return depth > 0 ? ncclSuccess : end_group();
         }
     }
     group.push_back({comm->state, stream, {op}});
-    return depth > 0 ? ncclSuccess : end_group(BUSY_POLLS);
+    return depth > 0 ? ncclSuccess : end_group();
 }
 
 /* A collective outside a group is a group of its own. */
@@ -204,10 +204,7 @@ void wtn_emulator_nccl_set_version(int wanted)
     version = wanted;
 }
 
-/* ---- the library's calls: marked as C's, so that other prototypes than the header's are errors,
- * not overloads ---- */
-
-extern "C" {
+/* ---- the library's calls ---- */
 
 ncclResult_t ncclGetVersion(int *out)
 {
@@ -372,13 +369,12 @@ ncclResult_t ncclGroupEnd(void)
     if (--depth > 0) {
         return ncclSuccess;
     }
-    wtn_emulator_nccl_fault_t drawn = group.empty() ? WTN_EMULATOR_NCCL_NONE : draw_fault(AT_CALL);
-    if (drawn == WTN_EMULATOR_NCCL_REFUSE) {
+    if (!group.empty() && draw_fault(AT_CALL) == WTN_EMULATOR_NCCL_REFUSE) {
         group.clear();
         group_error = ncclSuccess;
         return tell(ncclSystemError, "the emulator: a failing call was asked for");
     }
-    return end_group(drawn == WTN_EMULATOR_NCCL_CONNECT ? INT_MAX : BUSY_POLLS);
+    return end_group();
 }
 
 ncclResult_t ncclSend(const void *from, size_t count, ncclDataType_t type, int peer,
@@ -431,5 +427,3 @@ ncclResult_t ncclAlltoAll(const void *from, void *to, size_t count, ncclDataType
                           {ALL_TO_ALL, false, (const char *)from, (char *)to, bytes_of(count, type),
                            0});
 }
-
-} // extern "C"

@@ -13,7 +13,6 @@ typedef enum wtn_emulator_nccl_fault {
     WTN_EMULATOR_NCCL_STALL,      /* the exchange never starts on this rank */
     WTN_EMULATOR_NCCL_ERROR,      /* it ends in an asynchronous error and never finishes */
     WTN_EMULATOR_NCCL_REFUSE,     /* the call that queues it fails */
-    WTN_EMULATOR_NCCL_CONNECT,    /* the call goes on behind the caller, for ever */
     WTN_EMULATOR_NCCL_INIT_STALL, /* this rank never comes to the meeting of a new communicator */
     WTN_EMULATOR_NCCL_INIT_SLEEP  /* the call that opens one returns three seconds later */
 } wtn_emulator_nccl_fault_t;

@@ -120,21 +120,6 @@ WTN_DEVICE void break_barrier(const product_params_t &p, char *barrier)
     }
 }
 
-/* Where element i of this thread's accumulator lies in d [64][n]. */
-template <int n> WTN_DEVICE uint32_t sum_at(uint32_t i)
-{
-    uint32_t row = 16 * wtn_warp() + wtn_lane() / 4 + 8 * (i / 2 % 2);
-
-    return row * n + 8 * (i / 4) + 2 * (wtn_lane() % 4) + i % 2;
-}
-template <int n> WTN_DEVICE void store_sums(float *to, const float (&d)[n / 2])
-{
-#pragma unroll
-    for (uint32_t i = 0; i < n / 2; i++) {
-        to[sum_at<n>(i)] = d[i];
-    }
-}
-
 template <int count, bool bf16>
 WTN_DEVICE void multiply(wtn_saddr_t shared, float (&d)[count], bool add)
 {
@@ -157,10 +142,11 @@ template <int n, bool bf16> WTN_KERNEL(128, 1) product_kernel(WTN_PARAMS(product
     wtn_saddr_t shared  = wtn_shared_address(memory);
     char       *barrier = memory + A_BYTES + n * 128;
     uint32_t    bytes   = A_BYTES + n * 128;
+    uint32_t    lane = wtn_lane(), row = 16 * wtn_warp() + lane / 4;
     float       d[n / 2];
 
     for (uint32_t i = 0; i < n / 2; i++) {
-        d[i] = p.d[sum_at<n>(i)];
+        d[i] = p.d[(row + 8 * (i / 2 % 2)) * n + 8 * (i / 4) + 2 * (lane % 4) + i % 2];
     }
     if (wtn_thread() == 0) {
         wtn_mbarrier_init(wtn_shared_address(barrier), 1);
@@ -182,16 +168,14 @@ template <int n, bool bf16> WTN_KERNEL(128, 1) product_kernel(WTN_PARAMS(product
     copy_rows(p, shared); /* the same rows once more, the other way */
     wtn_sync_block();
     multiply<n / 2, bf16>(shared, d, p.add != 0);
-#ifdef WTN_EMULATOR /* a device may give anything */
-    if (p.broken == SM90_NO_WAIT) {
-        store_sums<n>(p.d, d);
+    if (p.broken != SM90_NO_WAIT) {
         wtn_wgmma_wait<0>();
-        return;
+        wtn_wgmma_hold(d);
     }
-#endif
+    for (uint32_t i = 0; i < n / 2; i++) {
+        p.d[(row + 8 * (i / 2 % 2)) * n + 8 * (i / 4) + 2 * (lane % 4) + i % 2] = d[i];
+    }
     wtn_wgmma_wait<0>();
-    wtn_wgmma_hold(d);
-    store_sums<n>(p.d, d);
 #endif
 }
 
@@ -209,18 +193,18 @@ extern "C" witan_status_t sm90_product(const void *a, const void *b, float *d, u
     WTN_TRY(encode(&p.a, a, 64, 64, 128, 64));
     WTN_TRY(encode(&p.b, b, n, 64, 128, n));
     switch (n + (bf16 != 0 ? 1 : 0)) {
+    case 16:
+        return wtn_launch(&launch, product_kernel<16, false>, &p);
     case 17:
         return wtn_launch(&launch, product_kernel<16, true>, &p);
+    case 32:
+        return wtn_launch(&launch, product_kernel<32, false>, &p);
     case 33:
         return wtn_launch(&launch, product_kernel<32, true>, &p);
-    case 64:
-        return wtn_launch(&launch, product_kernel<64, false>, &p);
-    case 65:
-        return wtn_launch(&launch, product_kernel<64, true>, &p);
+    case 128:
+        return wtn_launch(&launch, product_kernel<128, false>, &p);
     case 129:
         return wtn_launch(&launch, product_kernel<128, true>, &p);
-    case 241:
-        return wtn_launch(&launch, product_kernel<240, true>, &p);
     case 256:
         return wtn_launch(&launch, product_kernel<256, false>, &p);
     case 257:
