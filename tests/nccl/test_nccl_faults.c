@@ -3,7 +3,6 @@
 
 #include "comm/group.h"
 #include "comm/nccl.h"
-#include "core/error.h"
 #include "core/util.h"
 #include "device.h"
 
@@ -252,52 +251,6 @@ START_TEST(test_nccl_refused_call_keeps_the_text)
 }
 END_TEST
 
-/* As one that connects to a peer for the first time, and does not get through. */
-START_TEST(test_nccl_call_that_does_not_end_ends_by_the_deadline)
-{
-    if (world_size == 1) {
-        return;
-    }
-    open_all();
-    warm_up();
-    begin_ns = wtn_now_ns();
-    if (is_last()) {
-        wtn_emulator_nccl_fail(WTN_EMULATOR_NCCL_CONNECT, 1);
-        ck_status(wtn_nccl_alltoall(nccl, from, to, BYTES, stream), WITAN_E_TIMEOUT);
-        ck_names("ncclAlltoAll: not done within");
-    } else { /* the others wait for the device: they answer */
-        ck_ok(wtn_nccl_alltoall(nccl, from, to, BYTES, stream));
-        ck_status(wait_done(), WITAN_E_TIMEOUT);
-        ck_names("all peers answer");
-    }
-    close_broken();
-    close_rest();
-}
-END_TEST
-
-START_TEST(test_nccl_call_ends_when_a_peer_gives_up)
-{
-    if (world_size == 1) {
-        return;
-    }
-    open_all();
-    warm_up();
-    comm->timeout_ns = 60000000000u;
-    begin_ns         = wtn_now_ns();
-    if (is_last()) {
-        wtn_emulator_nccl_fail(WTN_EMULATOR_NCCL_CONNECT, 1);
-        ck_status(wtn_nccl_alltoall(nccl, from, to, BYTES, stream), WITAN_E_PEER);
-        ck_names(": a reason of its own");
-    } else {
-        (void)WTN_ERROR(WITAN_E_IO, "a reason of its own");
-        wtn_watch_raise(watch, WITAN_E_IO);
-        wtn_nccl_abort(nccl);
-    }
-    close_broken();
-    close_rest();
-}
-END_TEST
-
 START_TEST(test_nccl_sizes_that_differ_are_found)
 {
     if (world_size == 1) {
@@ -402,8 +355,6 @@ static Suite *make_suite(void)
     tcase_add_test(tcase, test_nccl_stalled_device_names_nobody);
     tcase_add_test(tcase, test_nccl_asynchronous_error_is_told_on_all_ranks);
     tcase_add_loop_test(tcase, test_nccl_refused_call_keeps_the_text, 0, 2);
-    tcase_add_test(tcase, test_nccl_call_that_does_not_end_ends_by_the_deadline);
-    tcase_add_test(tcase, test_nccl_call_ends_when_a_peer_gives_up);
     tcase_add_test(tcase, test_nccl_sizes_that_differ_are_found);
     tcase_add_loop_test(tcase, test_nccl_rank_that_stops_in_the_meeting_is_named, 0, 2);
     tcase_add_loop_test(tcase, test_nccl_version_that_does_not_serve_is_refused, 0, 4);
