@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# sanitize.sh: the host tests and two ranks of the MPI tests under AddressSanitizer and
+# sanitize.sh: the host and emulator tests and two ranks of the MPI tests under AddressSanitizer and
 # UndefinedBehaviorSanitizer, then the fuzz targets for a fixed number of executions each.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
@@ -22,6 +22,7 @@ check() { # LEAKS PATTERN
 }
 check 1 '^host\.'
 check 0 '^mpi\..*\.np2$'
+check 0 '^emulator\.([a-z0-9_]+|.*\.np2)$'
 
 say "fuzz"
 "$root/tests/fuzz/run.sh" 50000
