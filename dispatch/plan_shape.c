@@ -156,6 +156,11 @@ static witan_status_t query(const wtn_layout_t *layout, const witan_plan_config_
         tokens == 0
             ? 0
             : wtn_max_i64(wtn_ceil_div(tokens * layout->config.topk, ep), layout->config.topk);
+    if (layout->backend->device !=
+        NULL) { /* there a budget of rows is one of tokens, K rows each */
+        sizes->pair_row_count_worst    = tokens * layout->config.topk;
+        sizes->pair_row_count_balanced = sizes->pair_token_count_balanced * layout->config.topk;
+    }
     balanced.chunk_count = worst.chunk_count = 1;
     worst.pair_token_count_max = worst.pair_row_count_max = 0;
     balanced.pair_token_count_max                         = sizes->pair_token_count_balanced;

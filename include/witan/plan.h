@@ -49,7 +49,8 @@ typedef struct witan_plan_config {
     /**
      * Budget: the most tokens and expert rows a rank receives from one peer in one round. When a
      * step exceeds it, dispatch runs in several rounds; nothing is dropped. 0: the worst case, one
-     * round (more only if an import repeats ids). Equal on all ranks; pair_row_count_max >= K.
+     * round (more only if an import repeats ids). Equal on all ranks; pair_row_count_max >= K. On
+     * cuda a round takes as many tokens as have room with K rows each.
      */
     int64_t pair_token_count_max;
     int64_t pair_row_count_max;
@@ -238,8 +239,8 @@ typedef struct witan_stats {
 WITAN_API witan_status_t witan_plan_stats(const witan_plan_t *plan, witan_stats_t *stats);
 
 /**
- * Loads of the last step over all ranks of the expert-parallel group. Collective; not a step: it
- * allocates. Plans on different threads may do so at once.
+ * Loads of the last step over all ranks of the expert-parallel group; on cuda of the last one
+ * waited for. Collective; not a step: it allocates. Plans on different threads may do so at once.
  * @param expert_token_counts [E] sum over ranks of routed (token, k); may be NULL.
  * @param rank_row_counts     [ep] rows computed by each rank; may be NULL.
  * @param imbalance           max / mean of rank_row_counts, 1 without rows; may be NULL.

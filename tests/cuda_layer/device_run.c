@@ -161,6 +161,30 @@ static void slice_of(const run_t *run, const witan_group_info_t *info, int64_t *
     }
 }
 
+/* A workspace of the size that the query tells, and not one byte more. */
+static void *poisoned(witan_layer_t *layer, const block_t *block, const witan_group_info_t *info,
+                      witan_plan_config_t *config)
+{
+    witan_sizes_t        sizes = {.struct_bytes = sizeof(sizes)};
+    witan_layer_config_t asked = block->config;
+    witan_group_config_t group;
+    void                *memory;
+    char                *bytes;
+
+    witan_group_config_init(&group);
+    group.expert_parallel = info->expert_parallel;
+    group.tensor_parallel = info->tensor_parallel;
+    group.thread_count    = info->thread_count;
+    ck_ok(witan_layer_query(&group, info->rank, info->size, &asked, config, &sizes));
+    config->workspace_bytes = (size_t)sizes.plan_bytes;
+    bytes                   = malloc(config->workspace_bytes);
+    memset(bytes, 0xff, config->workspace_bytes);
+    memory = placed(layer, bytes, config->workspace_bytes);
+    free(bytes);
+    config->workspace = memory;
+    return memory;
+}
+
 static result_t run_group(block_t *block, const run_t *run, witan_group_t *group)
 {
     size_t topk   = (size_t)block->config.topk;
@@ -174,12 +198,14 @@ static result_t run_group(block_t *block, const run_t *run, witan_group_t *group
     const float        *gates;
     result_t            result = {0};
     int64_t             begin, count;
+    void               *workspace;
 
     block->config.expert_owner = run->owner;
     ck_ok(witan_group_query(group, &info));
     slice_of(run, &info, &begin, &count);
     layer = run->host ? layer_on(block, group, "host") : device_layer(block, group);
     config.token_count_max = count;
+    workspace              = run->poison ? poisoned(layer, block, &info, &config) : NULL;
     ck_ok(witan_plan_create(&plan, layer, &config));
     result.rows    = calloc((size_t)run->token_count * row + 64, 1);
     result.ids     = calloc(routed + 1, sizeof(int32_t));
@@ -198,6 +224,7 @@ static result_t run_group(block_t *block, const run_t *run, witan_group_t *group
         share(result.weights, routed * 4, (size_t)begin * topk * 4, (size_t)count * topk * 4);
     }
     witan_plan_destroy(plan);
+    witan_memory_free(layer, workspace);
     witan_layer_destroy(layer);
     block->config.expert_owner = NULL;
     return result;

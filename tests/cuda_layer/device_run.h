@@ -13,6 +13,7 @@ typedef struct run {
     witan_plan_config_t plan;
     bool                steps;   /* step by step instead of witan_forward */
     bool                host;    /* on the host backend */
+    bool                poison;  /* in the least workspace that will do, filled with NaN */
     int32_t             repeats; /* of the step, with one plan; the last one's result */
     const int32_t      *ids;     /* import these [token_count, K] */
     const float        *weights;

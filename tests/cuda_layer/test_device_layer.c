@@ -141,6 +141,23 @@ START_TEST(test_forward_any_budget_equals_one_rank)
 }
 END_TEST
 
+START_TEST(test_forward_poisoned_least_workspace_equals_one_rank)
+{
+    block_t block = block_make(9, 4, 40, 24, WITAN_BF16);
+    run_t   run   = run_make(9 * world_size); /* as many on every rank: the query assumes it */
+
+    if (software) {
+        return; /* the query knows no such backend */
+    }
+    block.config.shared_inter_size = 16;
+    block.config.has_shared_gate   = true;
+    run.poison                     = true;
+    run.repeats                    = 2;
+    run.plan.pair_token_count_max  = _i == 0 ? 0 : 4;
+    check_exchanges(&block, &run);
+}
+END_TEST
+
 START_TEST(test_import_repeated_and_absent_ids_equals_one_rank)
 {
     block_t  block   = block_make(6, 4, 40, 24, WITAN_BF16);
@@ -260,6 +277,7 @@ static Suite *make_suite(void)
     tcase_add_loop_test(tcase, test_forward_any_split_of_tokens_equals_one_rank, 0, 2);
     tcase_add_loop_test(tcase, test_forward_any_placement_equals_one_rank, 0, 2);
     tcase_add_loop_test(tcase, test_forward_any_budget_equals_one_rank, 0, 4);
+    tcase_add_loop_test(tcase, test_forward_poisoned_least_workspace_equals_one_rank, 0, 2);
     tcase_add_loop_test(tcase, test_import_repeated_and_absent_ids_equals_one_rank, 0, 2);
     tcase_add_loop_test(tcase, test_combine_reduced_is_accurate_and_repeats, 0, 2);
     tcase_add_loop_test(tcase, test_tensor_parallel_is_accurate, 0, 4);

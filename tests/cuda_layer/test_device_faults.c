@@ -1,0 +1,260 @@
+/* A step on a device that cannot end: every rank gets a status and a line that names the cause,
+ * within the deadline, and the group goes on. */
+#include <string.h>
+
+#include "core/util.h"
+#include "device_run.h"
+#include "graph.h"
+#ifdef WTN_EMULATOR
+#include "tests/emulator/emulator.h"
+#define SECONDS 1.0
+#else
+#define SECONDS 5.0 /* ranks that share a device take turns */
+#endif
+
+enum { T = 7, H = 40 };
+
+#define ck_status(call, expected)                                                       \
+    do {                                                                                \
+        witan_status_t got_ = (call);                                                   \
+        ck_assert_msg(got_ == (expected), "%s: %s: %s", #call, witan_status_name(got_), \
+                      witan_last_error());                                              \
+    } while (0)
+
+#define ck_names(text)                                                                   \
+    ck_assert_msg(strstr(witan_last_error(), (text)) != NULL, "'%s' does not name '%s'", \
+                  witan_last_error(), (text))
+
+static const witan_exchange_t exchanges[] = {WITAN_EXCHANGE_EXACT, WITAN_EXCHANGE_PADDED,
+                                             WITAN_EXCHANGE_DIRECT};
+
+static block_t        block;
+static witan_group_t *group;
+static witan_layer_t *layer;
+static witan_plan_t  *plan;
+static void          *hidden, *output;
+
+static bool is_last(void)
+{
+    return world_rank == world_size - 1;
+}
+
+static void make_plan(witan_exchange_t exchange)
+{
+    witan_plan_config_t config;
+
+    witan_plan_config_init(&config);
+    config.token_count_max = T;
+    config.exchange        = exchange;
+    ck_ok(witan_plan_create(&plan, layer, &config));
+}
+
+static void setup(witan_exchange_t exchange)
+{
+    witan_group_config_t config;
+    void                *input;
+
+    witan_group_config_init(&config);
+    config.thread_count = 1;
+    config.share_device = true;
+    config.timeout_ns   = (uint64_t)(SECONDS * 1e9);
+    block               = block_make(6, 2, H, 24, WITAN_BF16);
+    input               = block_input(&block, (int64_t)world_rank * T, T);
+    ck_ok(witan_group_create_mpi(&group, MPI_COMM_WORLD, &config));
+    layer = device_layer(&block, group);
+    ck_ok(witan_memory_alloc(layer, &hidden, (size_t)T * H * 2));
+    ck_ok(witan_memory_alloc(layer, &output, (size_t)T * H * 2));
+    ck_ok(witan_memory_copy(layer, hidden, input, (size_t)T * H * 2));
+    free(input);
+    make_plan(exchange);
+}
+
+static void teardown(void)
+{
+    witan_plan_destroy(plan);
+    witan_memory_free(layer, hidden);
+    witan_memory_free(layer, output);
+    witan_layer_destroy(layer);
+    witan_group_destroy(group);
+}
+
+static witan_status_t forward(int64_t token_count)
+{
+    witan_forward_args_t args   = {.struct_bytes = sizeof(args),
+                                   .token_count  = token_count,
+                                   .hidden       = hidden,
+                                   .output       = output};
+    witan_status_t       status = witan_forward(plan, &args);
+
+    return status == WITAN_OK ? witan_plan_wait(plan) : status;
+}
+
+/* After a failure: the plan is done with, a new one of the same layer works. */
+static void check_group_goes_on(witan_exchange_t exchange)
+{
+    ck_status(forward(T), WITAN_E_STATE);
+    witan_plan_destroy(plan);
+    plan = NULL;
+    MPI_Barrier(MPI_COMM_WORLD);
+    make_plan(exchange);
+    ck_ok(forward(T));
+}
+
+START_TEST(test_silent_peer_is_named_within_the_deadline)
+{
+    uint64_t begin;
+    char     text[64];
+
+    setup(exchanges[_i]);
+    ck_ok(forward(T));
+    MPI_Barrier(MPI_COMM_WORLD);
+    begin = wtn_now_ns();
+    snprintf(text, sizeof(text), "not heard from rank %d within", world_size - 1);
+    if (!is_last()) {
+        ck_status(forward(T), WITAN_E_TIMEOUT);
+        ck_names(text);
+        ck_assert_double_lt((double)(wtn_now_ns() - begin) / 1e9, 3 * SECONDS + 2);
+    }
+    MPI_Barrier(MPI_COMM_WORLD); /* the last rank was here all the time */
+    if (is_last()) {
+        witan_plan_destroy(plan);
+        plan = NULL;
+    } else {
+        ck_status(forward(T), WITAN_E_STATE);
+        witan_plan_destroy(plan);
+        plan = NULL;
+    }
+    MPI_Barrier(MPI_COMM_WORLD);
+    make_plan(exchanges[_i]);
+    ck_ok(forward(T));
+    teardown();
+}
+END_TEST
+
+START_TEST(test_refused_argument_on_one_rank_reaches_all)
+{
+    setup(exchanges[_i]);
+    ck_status(forward(is_last() ? T + 1 : T), is_last() ? WITAN_E_ARGUMENT : WITAN_E_PEER);
+    ck_names("8 tokens, the plan allows 0 to 7");
+    check_group_goes_on(exchanges[_i]);
+    teardown();
+}
+END_TEST
+
+START_TEST(test_import_bad_ids_are_told_by_wait)
+{
+    int32_t ids[T * 2];
+    float   weights[T * 2];
+    void   *device_ids, *device_weights;
+
+    for (int32_t i = 0; i < T * 2; i++) {
+        ids[i]     = i == 3 ? 6 : i == 8 ? -2 : i % 6;
+        weights[i] = 0.5f;
+    }
+    setup(WITAN_EXCHANGE_EXACT);
+    ck_ok(witan_memory_alloc(layer, &device_ids, sizeof(ids)));
+    ck_ok(witan_memory_alloc(layer, &device_weights, sizeof(weights)));
+    ck_ok(witan_memory_copy(layer, device_ids, ids, sizeof(ids)));
+    ck_ok(witan_memory_copy(layer, device_weights, weights, sizeof(weights)));
+    ck_ok(witan_plan_import(plan, T, device_ids, device_weights));
+    ck_ok(witan_dispatch(plan, hidden));
+    ck_ok(witan_experts(plan));
+    ck_ok(witan_combine(plan, output));
+    ck_status(witan_plan_wait(plan), WITAN_E_ARGUMENT);
+    ck_names("import: ids: expected -1 to 5, found 2 others");
+    ck_ok(forward(T)); /* told, and over */
+    witan_memory_free(layer, device_ids);
+    witan_memory_free(layer, device_weights);
+    teardown();
+}
+END_TEST
+
+START_TEST(test_steps_out_of_order_are_refused)
+{
+    setup(WITAN_EXCHANGE_EXACT);
+    ck_status(witan_experts(plan), WITAN_E_STATE);
+    ck_names("experts: called before dispatch");
+    if (world_size > 1) {
+        MPI_Barrier(MPI_COMM_WORLD);
+        check_group_goes_on(WITAN_EXCHANGE_EXACT);
+    }
+    ck_ok(witan_route(plan, T, hidden));
+    ck_ok(witan_dispatch(plan, hidden));
+    ck_status(witan_plan_wait(plan), WITAN_E_STATE);
+    ck_names("wait: called before combine of the last round");
+    ck_ok(witan_experts(plan));
+    ck_ok(witan_combine(plan, output));
+    ck_ok(witan_plan_wait(plan));
+    teardown();
+}
+END_TEST
+
+START_TEST(test_overflowing_slots_refuse_work_in_place)
+{
+    witan_plan_config_t  config;
+    witan_forward_args_t args = {.struct_bytes = sizeof(args), .token_count = T};
+
+    if (world_size == 1) {
+        return;
+    }
+    setup(WITAN_EXCHANGE_EXACT);
+    witan_plan_destroy(plan);
+    witan_plan_config_init(&config);
+    config.token_count_max      = T;
+    config.exchange             = WITAN_EXCHANGE_PADDED;
+    config.pair_token_count_max = 2;
+    ck_ok(witan_plan_create(&plan, layer, &config));
+    args.hidden = hidden;
+    args.output = hidden;
+    ck_status(witan_forward(plan, &args), WITAN_E_ARGUMENT);
+    ck_names("expected other memory than hidden");
+    MPI_Barrier(MPI_COMM_WORLD);
+    teardown();
+}
+END_TEST
+
+#ifdef WTN_EMULATOR
+START_TEST(test_failed_kernel_on_one_rank_reaches_all)
+{
+    setup(exchanges[_i]);
+    ck_ok(forward(T));
+    MPI_Barrier(MPI_COMM_WORLD);
+    if (is_last()) {
+        wtn_emulator_fail(WTN_EMULATOR_FAIL_LAUNCH, 4);
+    }
+    ck_status(forward(T), is_last() ? WITAN_E_INTERNAL : WITAN_E_PEER);
+    ck_names("unspecified launch failure");
+    MPI_Barrier(MPI_COMM_WORLD);
+    wtn_emulator_fail(WTN_EMULATOR_NO_FAULT, 1);
+    wtn_emulator_reset();
+    teardown();
+}
+END_TEST
+#endif
+
+static Suite *make_suite(void)
+{
+    Suite *suite = suite_create("device faults");
+    TCase *tcase = tcase_create("all");
+
+    tcase_set_timeout(tcase, 0);
+    if (world_size > 1) {
+        tcase_add_loop_test(tcase, test_silent_peer_is_named_within_the_deadline, 0, 3);
+        tcase_add_loop_test(tcase, test_refused_argument_on_one_rank_reaches_all, 0, 3);
+    }
+    tcase_add_test(tcase, test_import_bad_ids_are_told_by_wait);
+    tcase_add_test(tcase, test_steps_out_of_order_are_refused);
+    tcase_add_test(tcase, test_overflowing_slots_refuse_work_in_place);
+#ifdef WTN_EMULATOR
+    if (world_size > 1) {
+        tcase_add_loop_test(tcase, test_failed_kernel_on_one_rank_reaches_all, 0, 3);
+    }
+#endif
+    suite_add_tcase(suite, tcase);
+    return suite;
+}
+
+int main(int argc, char **argv)
+{
+    return device_is_there() ? harness_run(argc, argv, make_suite) : 77;
+}
