@@ -11,15 +11,22 @@
 static witan_status_t use(int32_t device, int32_t local_rank, int32_t *taken)
 {
     int            count = 0;
+    cudaError_t    code;
     witan_status_t status;
 
-    WTN_CUDA_TRY(cudaGetDeviceCount(&count));
-    *taken = device >= 0 || count == 0 ? device : local_rank % count;
-    if (*taken < 0 || *taken >= count) {
+    if (device < 0) {
+        WTN_CUDA_TRY(cudaGetDeviceCount(&count));
+        device = count > 0 ? local_rank % count : 0;
+    }
+    code = cudaSetDevice(device);
+    if (code == cudaErrorInvalidDevice) {
+        (void)cudaGetLastError();
+        WTN_CUDA_TRY(cudaGetDeviceCount(&count));
         return WTN_ERROR(WITAN_E_ARGUMENT, "group: device: expected -1 to %d, found %d", count - 1,
                          (int)device);
     }
-    WTN_CUDA_TRY(cudaSetDevice(*taken));
+    *taken = device;
+    return wtn_cuda_status((int)code, "cudaSetDevice");
 
 fail:
     return status;

@@ -57,6 +57,11 @@ static witan_group_t *group_of(int32_t ep, int32_t tp, bool alone)
     return group;
 }
 
+witan_group_t *device_group(int32_t ep, int32_t tp)
+{
+    return group_of(ep, tp, false);
+}
+
 /* Add up disjoint slices: every row comes from one rank. */
 static void share(void *mine, size_t bytes, size_t begin, size_t count)
 {

@@ -34,6 +34,9 @@ result_t run_world(block_t *block, const run_t *run);
 result_t run_alone(block_t *block, const run_t *run);
 void     result_free(result_t *result);
 
+/* A group of all ranks. */
+witan_group_t *device_group(int32_t ep, int32_t tp);
+
 /* The layer of a block where device steps are tested: on cuda, or on the software device. */
 witan_layer_t *device_layer(block_t *block, witan_group_t *group);
 

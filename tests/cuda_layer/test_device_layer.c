@@ -231,6 +231,55 @@ START_TEST(test_tensor_parallel_is_accurate)
 }
 END_TEST
 
+START_TEST(test_two_plans_in_flight_equal_one_after_the_other)
+{
+    enum { T = 11, H = 40, BYTES = T * H * 2 };
+
+    block_t              block = block_make(9, 3, H, 24, WITAN_BF16);
+    witan_group_t       *group = device_group(0, 1);
+    witan_layer_t       *layer = device_layer(&block, group);
+    witan_plan_config_t  config;
+    witan_plan_t        *plans[2];
+    witan_forward_args_t args[2];
+    char                 alone[2][BYTES], together[2][BYTES];
+
+    witan_plan_config_init(&config);
+    config.token_count_max = T;
+    config.exchange        = exchanges[_i];
+    for (int64_t i = 0; i < 2; i++) {
+        void *input = block_input(&block, (2 * world_rank + i) * T, T), *hidden, *output;
+
+        ck_ok(witan_memory_alloc(layer, &hidden, BYTES));
+        ck_ok(witan_memory_alloc(layer, &output, BYTES));
+        ck_ok(witan_memory_copy(layer, hidden, input, BYTES));
+        free(input);
+        args[i] = (witan_forward_args_t){.struct_bytes = sizeof(args[i]),
+                                         .token_count  = T,
+                                         .hidden       = hidden,
+                                         .output       = output};
+        ck_ok(witan_plan_create(&plans[i], layer, &config));
+        ck_ok(witan_forward(plans[i], &args[i]));
+        ck_ok(witan_plan_wait(plans[i]));
+        ck_ok(witan_memory_copy(layer, alone[i], output, BYTES));
+        memset(together[i], 0xff, BYTES);
+        ck_ok(witan_memory_copy(layer, output, together[i], BYTES));
+    }
+    ck_ok(witan_forward(plans[0], &args[0]));
+    ck_ok(witan_forward(plans[1], &args[1]));
+    ck_ok(witan_plan_wait(plans[1]));
+    ck_ok(witan_plan_wait(plans[0]));
+    for (int i = 0; i < 2; i++) {
+        ck_ok(witan_memory_copy(layer, together[i], args[i].output, BYTES));
+        ck_assert_mem_eq(together[i], alone[i], BYTES);
+        witan_plan_destroy(plans[i]);
+        witan_memory_free(layer, (void *)(uintptr_t)args[i].hidden);
+        witan_memory_free(layer, args[i].output);
+    }
+    witan_layer_destroy(layer);
+    witan_group_destroy(group);
+}
+END_TEST
+
 START_TEST(test_stats_equal_those_of_the_host)
 {
     block_t  block = block_make(12, 4, 40, 24, WITAN_BF16);
@@ -281,6 +330,8 @@ static Suite *make_suite(void)
     tcase_add_loop_test(tcase, test_import_repeated_and_absent_ids_equals_one_rank, 0, 2);
     tcase_add_loop_test(tcase, test_combine_reduced_is_accurate_and_repeats, 0, 2);
     tcase_add_loop_test(tcase, test_tensor_parallel_is_accurate, 0, 4);
+    tcase_add_loop_test(tcase, test_two_plans_in_flight_equal_one_after_the_other, 0,
+                        EXCHANGE_COUNT);
     tcase_add_loop_test(tcase, test_stats_equal_those_of_the_host, 0, 2);
     suite_add_tcase(suite, tcase);
     return suite;
