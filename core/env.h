@@ -11,7 +11,7 @@
     X(WITAN_TIMEOUT, "seconds", "60", "deadline of every wait for a peer") \
     X(WITAN_NUM_THREADS, "count", "0",                                     \
       "compute threads per rank; 0: the cores the rank is bound to")       \
-    X(WITAN_KERNEL_TIER, "name", "auto", "host kernels: auto, scalar, avx2, avx512, avx512_bf16")
+    X(WITAN_KERNEL_TIER, "name", "auto", "what kernel tier auto means: a name of --kernel-tier")
 
 typedef enum wtn_env {
 #define WTN_ENV_ENUM(name, type, value, help) WTN_ENV_##name,

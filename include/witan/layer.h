@@ -100,7 +100,9 @@ typedef struct witan_layer_config {
     bool        has_shared_gate; /**< shared output times sigmoid(x . WITAN_WEIGHT_SHARED_ROUTER) */
     const char *backend;         /**< "auto", "host", "cuda"; default "auto" */
     /** host: "auto", "scalar", "avx2", "avx512", "avx512_bf16"; cuda, the executor of grouped
-     * products: "auto", "cublas", "sm_80", "sm_90a" */
+     * products: "auto", "cublas", "sm_80", "sm_90a". cublas, the only one of F32, waits once in a
+     * step for the row counts, can not be captured in a graph, and promises accuracy but not that
+     * a row's bits do not depend on the number of rows. */
     const char *kernel_tier;
     /**
      * Placement: expert_owner[e] is the expert index (see group.h) of the ranks that hold expert e.

@@ -36,6 +36,9 @@ extern const wtn_ffn_epilogue_t wtn_ffn_epilogue_ref[], wtn_ffn_epilogue_avx2[];
 extern const wtn_ffn_epilogue_t wtn_ffn_epilogue_avx512[];
 extern const wtn_ffn_epilogue_t wtn_ffn_epilogue_avx512_bf16;
 
+/* WITAN_E_ARGUMENT naming what makes no sense. */
+witan_status_t wtn_ffn_spec_check(const wtn_ffn_spec_t *spec);
+
 /* The slots of wtn_backend_host. */
 witan_status_t wtn_host_ffn_create(wtn_ffn_t **out, const wtn_ffn_spec_t *spec,
                                    const witan_weights_t *weights);

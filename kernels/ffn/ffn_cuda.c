@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/util.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/ffn/ffn.h"
 #include "kernels/ffn/ffn_cuda.h"
 #include "kernels/ffn/ffn_rows_cuda.h"
 #include "kernels/sort/sort.h"
@@ -79,25 +80,6 @@ size_t wtn_cuda_ffn_workspace_bytes(const wtn_ffn_spec_t *spec, int64_t row_coun
     return carve(&run, NULL, spec, &shape, row_count_max);
 }
 
-static witan_status_t check_spec(const wtn_ffn_spec_t *spec)
-{
-    if (spec->hidden_size < 1 || spec->inter_begin < 0 || spec->inter_end < spec->inter_begin ||
-        spec->expert_count < 0) {
-        return WTN_ERROR(WITAN_E_ARGUMENT,
-                         "experts: hidden size %" PRId64 ", width from %" PRId64 " to %" PRId64
-                         ", %" PRId32 " experts",
-                         spec->hidden_size, spec->inter_begin, spec->inter_end, spec->expert_count);
-    }
-    if (spec->experts == NULL &&
-        (spec->expert_count > 1 || spec->has_gate_up_bias || spec->has_down_bias)) {
-        return WTN_ERROR(WITAN_E_ARGUMENT,
-                         "shared expert: expected one without biases, found %" PRId32
-                         " with gate_up %d, down %d",
-                         spec->expert_count, spec->has_gate_up_bias, spec->has_down_bias);
-    }
-    return WITAN_OK;
-}
-
 witan_status_t wtn_cuda_ffn_create(wtn_ffn_t **out, const wtn_ffn_spec_t *spec,
                                    const witan_weights_t *weights)
 {
@@ -106,7 +88,7 @@ witan_status_t wtn_cuda_ffn_create(wtn_ffn_t **out, const wtn_ffn_spec_t *spec,
     witan_status_t status;
 
     *out = NULL;
-    WTN_TRY(check_spec(spec));
+    WTN_TRY(wtn_ffn_spec_check(spec));
     bytes = wtn_cuda_ffn_weight_bytes(spec);
     ffn   = calloc(1, sizeof(*ffn));
     if (ffn == NULL || bytes == SIZE_MAX) {
@@ -256,7 +238,8 @@ static witan_status_t multiply(const wtn_ffn_t *ffn, const wtn_cuda_gemm_args_t 
     return status;
 }
 
-static witan_status_t run_rows(const wtn_ffn_t *ffn, wtn_ffn_args_t *args, run_t *run)
+static witan_status_t run_rows(const wtn_ffn_t *ffn, const wtn_ffn_args_t *args, run_t *run,
+                               bool few_rows)
 {
     const wtn_cuda_ffn_shape_t *s    = &ffn->shape;
     wtn_cuda_gemm_args_t        up   = {.weights       = &s->up,
@@ -264,7 +247,7 @@ static witan_status_t run_rows(const wtn_ffn_t *ffn, wtn_ffn_args_t *args, run_t
                                         .a_stride      = s->Hp,
                                         .row_begin     = run->sort.row_begin,
                                         .row_count_max = args->row_count,
-                                        .few_rows      = choose_few_rows(ffn, args),
+                                        .few_rows      = few_rows,
                                         .activation    = &ffn->spec.activation,
                                         .out           = run->h,
                                         .out_stride    = s->Ip,
@@ -293,14 +276,14 @@ fail:
 
 witan_status_t wtn_cuda_ffn_run(const wtn_ffn_t *ffn, wtn_ffn_args_t *args)
 {
-    const size_t   experts = (size_t)ffn->spec.expert_count;
+    const size_t   experts  = (size_t)ffn->spec.expert_count;
+    const bool     few_rows = choose_few_rows(ffn, args);
     run_t          run;
     witan_status_t status = WITAN_OK;
 
     if (args->row_count < 0) {
         return WTN_ERROR(WITAN_E_ARGUMENT, "experts: %" PRId64 " rows", args->row_count);
     }
-    (void)choose_few_rows(ffn, args);
     if (args->row_count == 0 || experts == 0) {
         if (args->expert_row_counts != NULL && experts > 0) {
             status = wtn_cuda_status((int)cudaMemsetAsync(args->expert_row_counts, 0,
@@ -313,7 +296,7 @@ witan_status_t wtn_cuda_ffn_run(const wtn_ffn_t *ffn, wtn_ffn_args_t *args)
     WTN_TRY(check_call(ffn, args,
                        carve(&run, args->workspace, &ffn->spec, &ffn->shape, args->row_count)));
     wtn_cuda_range_push("witan experts");
-    status = run_rows(ffn, args, &run);
+    status = run_rows(ffn, args, &run, few_rows);
     wtn_cuda_range_pop();
 
 fail:

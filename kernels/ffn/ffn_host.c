@@ -1,4 +1,3 @@
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -213,25 +212,6 @@ static size_t buffer_bytes(const wtn_ffn_spec_t *spec, const wtn_ffn_shape_t *s)
     return (size_t)wtn_max_i64(wtn_max_i64(up, down), bias) * sizeof(float);
 }
 
-static witan_status_t check_spec(const wtn_ffn_spec_t *spec)
-{
-    if (spec->hidden_size < 1 || spec->inter_begin < 0 || spec->inter_end < spec->inter_begin ||
-        spec->expert_count < 0) {
-        return WTN_ERROR(WITAN_E_ARGUMENT,
-                         "experts: hidden size %" PRId64 ", width from %" PRId64 " to %" PRId64
-                         ", %" PRId32 " experts",
-                         spec->hidden_size, spec->inter_begin, spec->inter_end, spec->expert_count);
-    }
-    if (spec->experts == NULL &&
-        (spec->expert_count > 1 || spec->has_gate_up_bias || spec->has_down_bias)) {
-        return WTN_ERROR(WITAN_E_ARGUMENT,
-                         "shared expert: expected one without biases, found %" PRId32
-                         " with gate_up %d, down %d",
-                         spec->expert_count, spec->has_gate_up_bias, spec->has_down_bias);
-    }
-    return WITAN_OK;
-}
-
 witan_status_t wtn_host_ffn_create(wtn_ffn_t **out, const wtn_ffn_spec_t *spec,
                                    const witan_weights_t *weights)
 {
@@ -241,7 +221,7 @@ witan_status_t wtn_host_ffn_create(wtn_ffn_t **out, const wtn_ffn_spec_t *spec,
     witan_status_t status;
 
     *out = NULL;
-    WTN_TRY(check_spec(spec));
+    WTN_TRY(wtn_ffn_spec_check(spec));
     bytes = wtn_host_ffn_weight_bytes(spec);
     ffn   = calloc(1, sizeof(*ffn));
     if (ffn == NULL || bytes == SIZE_MAX) {

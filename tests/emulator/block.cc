@@ -28,7 +28,8 @@ enum {
 
 thread_t *self;
 
-static std::vector<block_t *> pool;
+/* Never freed: what is in it is then no leak when the program ends. */
+static std::vector<block_t *> &pool = *new std::vector<block_t *>;
 
 /* ---- reports ---- */
 
