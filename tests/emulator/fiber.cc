@@ -11,7 +11,10 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-#if !defined(__x86_64__)
+#if defined(__x86_64__) && !defined(WTN_EMULATOR_UCONTEXT)
+#define OWN_SWITCH 1
+#else /* any other machine: slower, as each switch changes the signal mask */
+#define OWN_SWITCH 0
 #include <ucontext.h>
 #endif
 
@@ -38,7 +41,7 @@ static size_t      host_stack_bytes;
 
 /* ---- the switch itself ---- */
 
-#if defined(__x86_64__)
+#if OWN_SWITCH
 
 /* Saves what the System V ABI has a callee preserve, on the old stack; then the same from the new
  * one. The control words of x87 and SSE are equal in all fibers. */
@@ -69,7 +72,7 @@ wtn_emulator_switch:
     .size wtn_emulator_switch, .-wtn_emulator_switch
 )");
 
-#else /* any other machine: slower, as each switch changes the signal mask */
+#else
 
 static void wtn_emulator_switch(void **old_stack_pointer, void *new_stack_pointer)
 {
@@ -92,7 +95,7 @@ static void wtn_emulator_switch(void **old_stack_pointer, void *new_stack_pointe
 
 static void prepare(fiber_t *fiber)
 {
-#if defined(__x86_64__)
+#if OWN_SWITCH
     /* As if wtn_emulator_switch had been called from nowhere: six registers, then `begin` to return
      * to; at its entry the stack pointer must be 8 above a multiple of 16. */
     void **top = (void **)(void *)(fiber->stack + fiber->stack_bytes);

@@ -111,8 +111,8 @@ void box_copy(block_t *block, const void *map, uint32_t to, int32_t x, int32_t y
                 address ^= (address >> 7 & 7u) << 4;
             }
             char *into = block->shared + (address - SHARED_ADDRESS);
-            if (at_x >= 0 && (uint64_t)at_x < m.dims[0] && at_y >= 0 &&
-                (uint64_t)at_y < m.dims[1]) {
+            /* below 0 is far above as a number without sign */
+            if ((uint64_t)at_x < m.dims[0] && (uint64_t)at_y < m.dims[1]) {
                 memcpy(into,
                        m.address + (uint64_t)at_y * m.stride + (uint64_t)at_x * m.element_bytes,
                        m.element_bytes);

@@ -277,7 +277,7 @@ START_TEST(test_memory_is_shared_with_another_process)
     char               done;
     cudaIpcMemHandle_t handle;
     pid_t              pid;
-    char              *memory = device_from(begin, sizeof(begin));
+    char              *other = device_from(NULL, 5000), *memory = device_from(begin, sizeof(begin));
 
     OK(socketpair(AF_UNIX, SOCK_STREAM, 0, sockets));
     pid = fork();
@@ -294,6 +294,7 @@ START_TEST(test_memory_is_shared_with_another_process)
     ck_assert_int_eq(waitpid(pid, &status, 0), pid);
     ck_assert_int_eq(status, 0);
     to_host(words, memory, sizeof(words));
+    OK(cudaFree(other));
     for (uint32_t i = 0; i < 4; i++) {
         ck_assert_uint_eq(words[i], i);
     }
