@@ -76,14 +76,15 @@ static witan_status_t check_places(const wtn_nccl_t *nccl, const wtn_place_t *pl
 }
 
 /* NCCL refuses equal (host, GPU) pairs, and takes the host's name from its environment: each rank
- * becomes a host of its own, reached over loopback. Read by NCCL once, when it is loaded; what the
- * user has set stands. */
+ * becomes a host of its own, reached over loopback, and takes few SMs of the one GPU. Read by NCCL
+ * once, when it is loaded; what the user has set stands. */
 static witan_status_t pose_as_hosts(const wtn_nccl_t *nccl, bool one_node)
 {
     char        host[32];
     const char *settings[][2] = {
-        {"NCCL_HOSTID", host},     {"NCCL_NET", "Socket"},    {"NCCL_MNNVL_ENABLE", "0"},
-        {"NCCL_P2P_DISABLE", "1"}, {"NCCL_SHM_DISABLE", "1"}, {"NCCL_SOCKET_IFNAME", "lo"},
+        {"NCCL_HOSTID", host},        {"NCCL_NET", "Socket"},    {"NCCL_MNNVL_ENABLE", "0"},
+        {"NCCL_P2P_DISABLE", "1"},    {"NCCL_SHM_DISABLE", "1"}, {"NCCL_MAX_CTAS", "2"},
+        {"NCCL_SOCKET_IFNAME", "lo"},
     };
     size_t count = WTN_COUNT_OF(settings) - (one_node ? 0 : 1);
 
