@@ -63,7 +63,7 @@ WTN_DEVICE uint32_t wtn_lane(void)
 {
     return threadIdx.x & 31u;
 }
-/* Equal over the warp, and known to be so by the compiler. */
+/* Equal over the warp, and known to be so by the compiler. All 32 lanes take part. */
 WTN_DEVICE uint32_t wtn_warp(void)
 {
     return __shfl_sync(0xffffffffu, threadIdx.x >> 5, 0);

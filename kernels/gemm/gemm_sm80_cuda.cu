@@ -217,19 +217,19 @@ WTN_DEVICE void store_down(const gemm_params_t &p, int64_t row, int64_t column, 
     }
 }
 
-/* Columns 8 j.. of this warp's 32, of one row: this lane has two of them in each. */
+/* Columns 8 j.. from `first` of one row: this lane has two of each eight. */
 template <bool bf16>
-WTN_DEVICE void store_row(const gemm_params_t &p, const wtn_tile_t &tile, int64_t row,
+WTN_DEVICE void store_row(const gemm_params_t &p, uint32_t expert, int64_t row, int64_t first,
                           float (&sums)[4][2])
 {
-    const int64_t column = tile.column + wtn_warp() % 4 * 32 + wtn_lane() % 4 * 2;
+    const int64_t column = first + wtn_lane() % 4 * 2;
     const int64_t to     = p.out_index == nullptr ? row : p.out_index[row];
 
 #pragma unroll
     for (int i = 0; i < 8; i++) {
         const int64_t n = column + i / 2 * 8 + i % 2;
 
-        sums[i / 2][i % 2] += p.bias != nullptr && n < p.N ? p.bias[tile.expert * p.N + n] : 0.0f;
+        sums[i / 2][i % 2] += p.bias != nullptr && n < p.N ? p.bias[expert * p.N + n] : 0.0f;
     }
 #pragma unroll
     for (int j = 0; j < 4; j++) {
@@ -238,7 +238,7 @@ WTN_DEVICE void store_row(const gemm_params_t &p, const wtn_tile_t &tile, int64_
         } else if (!p.activation.gated) {
             store_up<bf16>(p, to, column + 8 * j, sums[j], sums[j]);
         } else if (j % 2 == 0) { /* columns 16 q + c and 16 q + 8 + c: g and u of 8 q + c */
-            int64_t h = (column - wtn_lane() % 4 * 2 + 8 * j) / 2 + wtn_lane() % 4 * 2;
+            int64_t h = (first + 8 * j) / 2 + wtn_lane() % 4 * 2;
 
             store_up<bf16>(p, to, h, sums[j], sums[j + 1]);
         }
@@ -255,8 +255,10 @@ gemm_kernel(WTN_PARAMS(gemm_params_t, p))
 
     for (uint32_t index = wtn_block(); wtn_walk_to(walk, index, BN, &tile);
          index += wtn_block_count()) {
-        const int64_t first = tile.row + wtn_warp() / 4 * (form::BM / form::WARP_ROWS);
-        float         sums[form::FRAGMENTS][4][4];
+        const uint32_t warp   = wtn_warp(); /* not below, where lanes part ways */
+        const int64_t  first  = tile.row + warp / 4 * (form::BM / form::WARP_ROWS);
+        const int64_t  column = tile.column + warp % 4 * 32;
+        float          sums[form::FRAGMENTS][4][4];
 
         multiply_tile<form, bf16>(p, tile, sums);
 #pragma unroll
@@ -270,7 +272,7 @@ gemm_kernel(WTN_PARAMS(gemm_params_t, p))
                                     {sums[i / 2][2][half], sums[i / 2][2][half + 1]},
                                     {sums[i / 2][3][half], sums[i / 2][3][half + 1]}};
 
-                store_row<bf16>(p, tile, row, part);
+                store_row<bf16>(p, tile.expert, row, column, part);
             }
         }
     }

@@ -43,10 +43,6 @@ WTN_DEVICE uint32_t wtn_lane(void)
 {
     return emulator::self->index % 32;
 }
-WTN_DEVICE uint32_t wtn_warp(void)
-{
-    return emulator::self->index / 32;
-}
 
 /* ---- shared memory ---- */
 
@@ -106,6 +102,11 @@ void     act_sum(void *const lanes[WARP]);
 WTN_DEVICE uint32_t wtn_shuffle(uint32_t value, uint32_t lane, WTN_HERE)
 {
     return emulator::exchange("wtn_shuffle", here, value, lane, emulator::act_shuffle);
+}
+WTN_DEVICE uint32_t wtn_warp(WTN_HERE) /* the device shuffles: so all lanes must come here, too */
+{
+    return emulator::exchange("wtn_warp", here, emulator::self->index / 32, 0,
+                              emulator::act_shuffle);
 }
 WTN_DEVICE uint32_t wtn_shuffle_up(uint32_t value, uint32_t by, WTN_HERE)
 {
