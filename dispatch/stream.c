@@ -4,18 +4,14 @@
  *   route -> schedule -> counts -> [ tokens to the experts -> up, down -> rows back ] -> sums
  *                          (the shared expert beside the tokens)
  */
-
 #include "dispatch/stream.h"
 #include "core/error.h"
 #include "core/util.h"
 
 typedef witan_status_t (*stage_t)(witan_plan_t *plan, int64_t round);
 
-static witan_status_t begin_step(witan_plan_t *plan, const char *step);
-static witan_status_t route_tokens(witan_plan_t *plan, int64_t token_count, const void *hidden);
 static witan_status_t begin_dispatch(witan_plan_t *plan, const void *hidden);
 static witan_status_t finish(witan_plan_t *plan, void *output);
-static void           mark(witan_plan_t *plan, witan_phase_t phase);
 static witan_status_t in_range(witan_plan_t *plan, witan_phase_t phase, stage_t stage,
                                int64_t round);
 
@@ -37,8 +33,8 @@ static witan_status_t forward(witan_plan_t *plan, const witan_forward_args_t *ar
     witan_status_t status;
 
     WTN_TRY(wtn_plan_check_arrays(plan, "forward", args->token_count, args->hidden, args->output));
-    WTN_TRY(begin_step(plan, "forward"));
-    WTN_TRY(route_tokens(plan, args->token_count, args->hidden));
+    WTN_TRY(wtn_stream_begin(plan, "forward"));
+    WTN_TRY(wtn_stream_route(plan, args->token_count, args->hidden));
     WTN_TRY(check_output(plan, args->hidden, args->output));
     WTN_TRY(begin_dispatch(plan, args->hidden));
     for (int64_t r = 0; r < plan->round_count; r++) {
@@ -54,8 +50,7 @@ fail:
     return wtn_plan_fail(plan, status);
 }
 
-/* ---- marks: events between the phases, and ranges that profilers show ---- */
-
+/* A stage of a round, as a range that profilers show and with a mark behind it. */
 static witan_status_t in_range(witan_plan_t *plan, witan_phase_t phase, stage_t stage,
                                int64_t round)
 {
@@ -64,139 +59,19 @@ static witan_status_t in_range(witan_plan_t *plan, witan_phase_t phase, stage_t 
     plan->stream->device->range_begin(witan_phase_name(phase));
     status = stage(plan, round);
     plan->stream->device->range_end();
-    mark(plan, phase);
+    wtn_stream_mark(plan, phase);
     return status;
-}
-
-static void mark(witan_plan_t *plan, witan_phase_t phase)
-{
-    wtn_stream_t *stream = plan->stream;
-
-    if (stream->captured || stream->mark_count == WTN_MARKS_MAX) {
-        return; /* rounds without end: the time of the last ones is not told apart */
-    }
-    stream->mark_phases[stream->mark_count] = phase;
-    (void)stream->device->event_record(stream->marks[stream->mark_count++], stream->queue);
 }
 
 /* ---- route ---- */
-
-static witan_status_t begin_step(witan_plan_t *plan, const char *step)
-{
-    wtn_stream_t  *stream    = plan->stream;
-    bool           capturing = false;
-    witan_status_t status;
-
-    WTN_TRY(wtn_plan_check_idle(plan, step));
-    WTN_TRY(stream->device->use(plan->layer->group->device, 0, &plan->layer->group->device));
-    if (stream->queued && stream->shape.overflow && !stream->captured) {
-        return WTN_ERROR(WITAN_E_STATE,
-                         "%s: expected witan_plan_wait before: the slots of the last step may "
-                         "have overflowed",
-                         step);
-    }
-    WTN_TRY(stream->device->stream_is_capturing(stream->queue, &capturing));
-    if (capturing && plan->ep > 1 && !stream->shape.slots) {
-        return WTN_ERROR(WITAN_E_STATE,
-                         "%s: the exact exchange waits for its counts: only padded "
-                         "and direct can be captured",
-                         step);
-    }
-    if (stream->expert != NULL) {
-        WTN_TRY(stream->link->check(stream->expert));
-    }
-    if (stream->tensor != NULL) {
-        WTN_TRY(stream->link->check(stream->tensor));
-    }
-    if (stream->direct != NULL) {
-        WTN_TRY(stream->link->direct_check(stream->direct, "an earlier step"));
-    }
-    stream->captured   = capturing;
-    stream->mark_count = 0;
-
-fail:
-    return status;
-}
-
-static void start_step(witan_plan_t *plan, int64_t token_count, bool imported)
-{
-    plan->token_count      = token_count;
-    plan->state            = WTN_PLAN_ROUTED;
-    plan->round_next       = 0;
-    plan->round_done       = 0;
-    plan->round_count      = 1;
-    plan->stream->imported = imported;
-    plan->stream->queued   = true;
-}
-
-/* Where this rank's own routing lies among that of its tensor group. */
-static int64_t own_routed(const witan_plan_t *plan)
-{
-    const wtn_stream_shape_t *shape = &plan->stream->shape;
-
-    return shape->scatter ? shape->mine * plan->token_count * plan->layer->layout.config.topk : 0;
-}
-
-static witan_status_t route_block(witan_plan_t *plan, int64_t begin, int64_t count,
-                                  const void *hidden)
-{
-    const witan_layer_t *layer  = plan->layer;
-    const wtn_layout_t  *layout = &layer->layout;
-    wtn_stream_t        *stream = plan->stream;
-    int64_t              first  = own_routed(plan) + begin * layout->config.topk;
-    wtn_gate_args_t      gate   = {
-               .x               = (const char *)hidden + (size_t)begin * layout->row_bytes,
-               .token_count     = count,
-               .logits          = stream->logits,
-               .workspace       = stream->scratch,
-               .workspace_bytes = stream->scratch_bytes,
-               .thread_count    = layer->group->thread_count,
-               .stream          = stream->queue,
-    };
-    wtn_topk_args_t topk = {
-        .routing         = &layout->config.routing,
-        .expert_count    = layout->config.expert_count,
-        .topk            = layout->config.topk,
-        .logits          = stream->logits,
-        .bias            = layer->router_bias,
-        .correction_bias = layer->correction_bias,
-        .token_count     = count,
-        .ids             = stream->ids + first,
-        .weights         = stream->weights + first,
-        .workspace       = stream->scratch,
-        .workspace_bytes = stream->scratch_bytes,
-        .thread_count    = layer->group->thread_count,
-        .stream          = stream->queue,
-    };
-    witan_status_t status = layout->backend->gate_run(layer->router, &gate);
-
-    return status == WITAN_OK ? layout->backend->topk(&topk) : status;
-}
-
-static witan_status_t route_tokens(witan_plan_t *plan, int64_t token_count, const void *hidden)
-{
-    int64_t        block  = plan->stream->shape.route_block;
-    witan_status_t status = WITAN_OK;
-
-    start_step(plan, token_count, false);
-    plan->stream->device->range_begin("route");
-    mark(plan, WITAN_PHASE_ROUTE);
-    for (int64_t begin = 0; begin < token_count; begin += block) {
-        WTN_TRY(route_block(plan, begin, wtn_min_i64(block, token_count - begin), hidden));
-    }
-    mark(plan, WITAN_PHASE_ROUTE);
-
-fail:
-    return status;
-}
 
 static witan_status_t route(witan_plan_t *plan, int64_t token_count, const void *hidden)
 {
     witan_status_t status;
 
     WTN_TRY(wtn_plan_check_arrays(plan, "route", token_count, hidden, hidden));
-    WTN_TRY(begin_step(plan, "route"));
-    WTN_TRY(route_tokens(plan, token_count, hidden));
+    WTN_TRY(wtn_stream_begin(plan, "route"));
+    WTN_TRY(wtn_stream_route(plan, token_count, hidden));
 
 fail:
     return status;
@@ -217,16 +92,16 @@ static witan_status_t import(witan_plan_t *plan, int64_t token_count, const int3
     witan_status_t status;
 
     WTN_TRY(wtn_plan_check_arrays(plan, "import", token_count, ids, weights));
-    WTN_TRY(begin_step(plan, "import"));
-    start_step(plan, token_count, true);
-    mark(plan, WITAN_PHASE_ROUTE);
-    args.out = stream->ids + own_routed(plan);
+    WTN_TRY(wtn_stream_begin(plan, "import"));
+    wtn_stream_start(plan, token_count, true);
+    wtn_stream_mark(plan, WITAN_PHASE_ROUTE);
+    args.out = stream->ids + wtn_stream_own_routed(plan);
     WTN_TRY(stream->device->ids(&args));
     if (count > 0) {
-        WTN_TRY(stream->backend->copy(stream->weights + own_routed(plan), weights,
+        WTN_TRY(stream->backend->copy(stream->weights + wtn_stream_own_routed(plan), weights,
                                       (size_t)count * sizeof(*weights), stream->queue));
     }
-    mark(plan, WITAN_PHASE_ROUTE);
+    wtn_stream_mark(plan, WITAN_PHASE_ROUTE);
 
 fail:
     return status;
@@ -286,6 +161,15 @@ fail:
     return status;
 }
 
+/* Products that wait for the device do so without a deadline. Where peers have brought what they
+ * read, it is waited for here before, where a lost one ends the wait. */
+static witan_status_t wait_first(const witan_plan_t *plan, bool brought)
+{
+    return plan->stream->waits && (brought || plan->stream->shape.scatter)
+               ? wtn_stream_await_queue(plan, "dispatch: tokens")
+               : WITAN_OK;
+}
+
 /* The shared expert of the tokens here, and its gate. With peers it has a stream of its own beside
  * the exchange; the experts follow it, so one scratch serves both. */
 static witan_status_t queue_shared(witan_plan_t *plan)
@@ -317,6 +201,7 @@ static witan_status_t queue_shared(witan_plan_t *plan)
     if (layer->shared == NULL || stream->tokens == 0) {
         return WITAN_OK;
     }
+    WTN_TRY(wait_first(plan, false));
     if (stream->side != NULL) {
         WTN_TRY(stream->device->event_record(stream->forked, stream->queue));
         WTN_TRY(stream->device->event_wait(stream->forked, stream->side));
@@ -328,7 +213,7 @@ static witan_status_t queue_shared(witan_plan_t *plan)
     if (stream->side != NULL) {
         WTN_TRY(stream->device->event_record(stream->joined, stream->side));
     } else {
-        mark(plan, WITAN_PHASE_SHARED);
+        wtn_stream_mark(plan, WITAN_PHASE_SHARED);
     }
 
 fail:
@@ -357,7 +242,7 @@ static witan_status_t begin_dispatch(witan_plan_t *plan, const void *hidden)
     plan->stream->device->range_begin("plan");
     WTN_TRY(wtn_stream_gather(plan, hidden));
     WTN_TRY(make_schedule(plan));
-    mark(plan, WITAN_PHASE_PLAN);
+    wtn_stream_mark(plan, WITAN_PHASE_PLAN);
     WTN_TRY(wtn_stream_counts(plan));
     WTN_TRY(queue_shared(plan));
     WTN_TRY(wtn_stream_await_counts(plan));
@@ -456,6 +341,7 @@ witan_status_t wtn_stream_compute(witan_plan_t *plan, int64_t round)
     if (round == 0) {
         WTN_TRY(join_shared(plan));
     }
+    WTN_TRY(wait_first(plan, !alone));
     if (args.row_count > 0 && layout->local_count > 0) {
         WTN_TRY(stream->backend->ffn_run(plan->layer->experts, &args));
         plan->executor = args.executor_taken;
@@ -500,10 +386,10 @@ witan_status_t wtn_stream_sums(witan_plan_t *plan, void *output)
     if (stream->tokens > 0) {
         WTN_TRY(stream->backend->combine(&args));
     }
-    mark(plan, WITAN_PHASE_COMBINE);
+    wtn_stream_mark(plan, WITAN_PHASE_COMBINE);
     if (plan->tp > 1) {
         WTN_TRY(wtn_stream_reduce(plan, output));
-        mark(plan, WITAN_PHASE_REDUCE);
+        wtn_stream_mark(plan, WITAN_PHASE_REDUCE);
     }
     if (stream->direct != NULL && stream->shape.overflow) {
         WTN_TRY(stream->backend->copy(stream->report.matrix,

@@ -71,7 +71,8 @@ typedef struct wtn_stream {
     wtn_roll_t          *roll;
     void                *queue; /* the stream */
     bool                 queue_owned;
-    void                *side; /* the shared expert, beside the exchange; NULL: on the queue */
+    bool                 waits; /* the products of this tier wait for the device's counts */
+    void                *side;  /* the shared expert, beside the exchange; NULL: on the queue */
     void                *forked, *joined, *passed;
 
     /* memory of the device */
@@ -134,6 +135,15 @@ witan_status_t wtn_stream_connect(witan_plan_t *plan);
 void           wtn_stream_destroy(witan_plan_t *plan);
 wtn_tables_t   wtn_stream_tables(const wtn_stream_t *stream, char *base, int64_t round);
 
+/* stream_route.c: may a step begin; it has, with so many tokens; gate and top-k of them. */
+witan_status_t wtn_stream_begin(witan_plan_t *plan, const char *step);
+void           wtn_stream_start(witan_plan_t *plan, int64_t token_count, bool imported);
+witan_status_t wtn_stream_route(witan_plan_t *plan, int64_t token_count, const void *hidden);
+/* Where this rank's own ids and weights lie among those of its tensor group. */
+int64_t wtn_stream_own_routed(const witan_plan_t *plan);
+/* The time since the mark before belongs to `phase`. */
+void wtn_stream_mark(witan_plan_t *plan, witan_phase_t phase);
+
 /* stream.c: the experts of one round; the sums of all rounds and the report, also a second time. */
 witan_status_t wtn_stream_compute(witan_plan_t *plan, int64_t round);
 witan_status_t wtn_stream_sums(witan_plan_t *plan, void *output);
@@ -160,6 +170,8 @@ int64_t wtn_stream_source_rows(const wtn_stream_t *stream, int32_t source, int64
 int64_t wtn_stream_pair_tokens(const wtn_stream_t *stream, int32_t peer, int64_t round);
 int64_t wtn_stream_pair_rows(const wtn_stream_t *stream, int32_t peer, int64_t round);
 
+/* Wait until all that is queued has passed. */
+witan_status_t wtn_stream_await_queue(const witan_plan_t *plan, const char *phase);
 /* Wait until `event` has passed: to the deadline, peers named. */
 witan_status_t wtn_stream_await(const witan_plan_t *plan, void *event, const char *phase);
 

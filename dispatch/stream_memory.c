@@ -356,6 +356,7 @@ witan_status_t wtn_stream_create(witan_plan_t *plan, const int64_t *token_maxima
     stream->backend = layout->backend;
     stream->device  = layout->backend->device;
     stream->link    = stream->device->link;
+    stream->waits   = strcmp(layout->config.kernel_tier, "cublas") == 0;
     WTN_TRY(stream->device->use(plan->layer->group->device, 0, &plan->layer->group->device));
     WTN_TRY(make_shape(&stream->shape, layout, &plan->config, token_maxima));
     carve(stream, &plan->config, layout, threads, &carver);

@@ -50,7 +50,7 @@ witan_status_t wtn_stream_await(const witan_plan_t *plan, void *event, const cha
     return stream->link->wait(&args);
 }
 
-static witan_status_t await_queue(const witan_plan_t *plan, const char *phase)
+witan_status_t wtn_stream_await_queue(const witan_plan_t *plan, const char *phase)
 {
     const wtn_stream_t *stream = plan->stream;
     witan_status_t      status = stream->device->event_record(stream->passed, stream->queue);
@@ -106,7 +106,7 @@ static witan_status_t make_overflow(witan_plan_t *plan)
         WTN_TRY(wtn_stream_return(plan, r));
     }
     WTN_TRY(wtn_stream_sums(plan, plan->stream->output));
-    WTN_TRY(await_queue(plan, "combine"));
+    WTN_TRY(wtn_stream_await_queue(plan, "combine"));
 
 fail:
     return status;
@@ -269,7 +269,7 @@ witan_status_t wtn_stream_wait(witan_plan_t *plan)
     if (status != WITAN_OK) {
         return status;
     }
-    WTN_TRY(await_queue(plan, "wait"));
+    WTN_TRY(wtn_stream_await_queue(plan, "wait"));
     if (plan->state != WTN_PLAN_DONE || !(stream->queued || stream->captured)) {
         return WITAN_OK;
     }
@@ -299,7 +299,7 @@ witan_status_t wtn_stream_routing(const witan_plan_t *plan, const int32_t **ids,
     int64_t             own    = stream->shape.scatter ? stream->shape.mine * count : 0;
     witan_status_t      status;
 
-    WTN_TRY(await_queue(plan, "routing"));
+    WTN_TRY(wtn_stream_await_queue(plan, "routing"));
     if (count > 0) {
         WTN_TRY(stream->backend->copy(stream->ids_copy, stream->ids + own,
                                       (size_t)count * sizeof(int32_t), stream->queue));

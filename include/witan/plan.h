@@ -131,8 +131,9 @@ typedef struct witan_forward_args {
  * what is queued behind it there, but for padded and direct exchanges whose slots can overflow
  * (budgets below the worst case): then only after witan_plan_wait, until which `hidden` must stay,
  * so `output` may not be it, and no other step may be queued. Padded and direct steps may be
- * captured (cudaStreamBeginCapture on the plan's stream, not in relaxed mode of another thread) and
- * replayed on that stream with other contents of `hidden`; all ranks replay alike.
+ * captured (cudaStreamBeginCapture on the plan's stream) and replayed on that stream with other
+ * contents of `hidden`; all ranks replay alike. The tier cublas, which alone serves F32, waits for
+ * the device's row counts in every step and so cannot be captured.
  *
  * @return WITAN_OK; WITAN_E_ARGUMENT; WITAN_E_PEER; WITAN_E_TIMEOUT naming phase and ranks;
  *         WITAN_E_TRANSPORT; WITAN_E_STATE, WITAN_E_INTERNAL what an earlier queued step met.

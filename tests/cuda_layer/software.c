@@ -18,13 +18,17 @@ static witan_status_t use(int32_t device, int32_t local_rank, int32_t *taken)
     return WITAN_OK;
 }
 
+static int range_depth;
+
 static void range_begin(const char *name)
 {
     ck_assert_ptr_nonnull(name);
+    ck_assert_int_eq(range_depth++, 0); /* every range ends, and before the next */
 }
 
 static void range_end(void)
 {
+    ck_assert_int_eq(--range_depth, 0);
 }
 
 static witan_status_t make(void **out)
