@@ -104,10 +104,9 @@ template <int N> struct sums {
 template <witan_dtype_t dtype, int N>
 WTN_DEVICE sums<N> combine_token(const combine_params_t &p, int64_t t, int64_t column)
 {
-    const int64_t *row_index = p.row_index + t * p.slot_count;
-    const float   *weights   = p.weights + t * p.slot_count;
-    sums<N>        acc       = {};
-    float          x[N];
+    const int64_t slot = t * p.slot_count;
+    sums<N>       acc  = {};
+    float         x[N];
 
     if (p.shared != nullptr) {
         const float scale = p.shared_logit != nullptr ? wtn_plain_sigmoid(p.shared_logit[t]) : 1.0f;
@@ -127,11 +126,11 @@ WTN_DEVICE sums<N> combine_token(const combine_params_t &p, int64_t t, int64_t c
 #pragma unroll
         for (int d = 0; d < DEPTH; d++) {
             const int32_t k   = begin + d;
-            const int64_t row = k < p.slot_count ? row_index[k] : -1;
+            const int64_t row = k < p.slot_count ? p.row_index[slot + k] : -1;
 
             there[d] = row >= 0;
             if (there[d]) {
-                w[d] = p.weights != nullptr ? weights[k] : 1.0f;
+                w[d] = p.weights != nullptr ? p.weights[slot + k] : 1.0f;
                 v[d] = load<dtype, N>(p.rows + (row * p.hidden_size + column) * size_of<dtype>());
             }
         }

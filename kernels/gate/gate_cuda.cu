@@ -437,9 +437,11 @@ extern "C" size_t wtn_cuda_gate_workspace_bytes(const wtn_gate_spec_t *spec,
     return 0;
 }
 
-/* One row of weights into a row of each plane. */
-static void split_row(const wtn_gate_t *gate, const void *row, uint16_t *planes)
+/* One row of weights into a row of each plane. True: one plane would hold it. */
+static bool split_row(const wtn_gate_t *gate, const void *row, uint16_t *planes)
 {
+    bool one = true;
+
     memset(planes, 0, (size_t)(gate->plane_count * gate->stored_cols) * sizeof(*planes));
     for (int64_t k = 0; k < gate->spec.hidden_size; k++) {
         float rest = wtn_load_float(row, gate->spec.weight_dtype, (size_t)k);
@@ -450,16 +452,21 @@ static void split_row(const wtn_gate_t *gate, const void *row, uint16_t *planes)
             planes[plane * gate->stored_cols + k] =
                 isfinite(rest) ? (uint16_t)(bits >> 16) : wtn_float_to_bf16(rest);
             rest = isfinite(rest) ? rest - wtn_bits_float(bits & 0xffff0000u) : 0.0f;
+            one  = one && (plane > 0 || rest == 0.0f);
         }
     }
+    return one;
 }
 
-/* Rows are read one at a time: a gate is small. `buffer` holds one, `planes` one of each plane. */
+/* Rows are read one at a time: a gate is small. `buffer` holds one, `planes` one of each plane.
+ * Weights wanted in fp32 are often stored in bf16: one plane is all of them then, and the others
+ * would add zeros. */
 static witan_status_t load(wtn_gate_t *gate, const witan_weights_t *weights, void *buffer,
                            uint16_t *planes)
 {
     const size_t         row_bytes = (size_t)gate->stored_cols * sizeof(uint16_t);
     witan_weight_slice_t slice     = {};
+    bool                 one       = true;
     witan_status_t       status;
 
     slice.weight    = gate->spec.weight;
@@ -470,7 +477,7 @@ static witan_status_t load(wtn_gate_t *gate, const witan_weights_t *weights, voi
     WTN_CUDA_TRY(cudaMemset(gate->planes, 0, wtn_cuda_gate_weight_bytes(&gate->spec)));
     for (; slice.row_begin < gate->spec.out_count; slice.row_begin++) {
         WTN_TRY(weights->read(weights->context, &slice, buffer));
-        split_row(gate, buffer, planes);
+        one = split_row(gate, buffer, planes) && one;
         for (int64_t plane = 0; plane < gate->plane_count; plane++) {
             uint16_t *to =
                 gate->planes + (plane * gate->stored_rows + slice.row_begin) * gate->stored_cols;
@@ -479,6 +486,7 @@ static witan_status_t load(wtn_gate_t *gate, const witan_weights_t *weights, voi
                                     cudaMemcpyHostToDevice));
         }
     }
+    gate->plane_count = one ? 1 : gate->plane_count;
     return WITAN_OK;
 
 fail:

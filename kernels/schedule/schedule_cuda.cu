@@ -18,7 +18,8 @@
 /* Peers and experts up to which cursors and counters are in shared memory. */
 #define SHARED_PEERS   512
 #define SHARED_EXPERTS 4096
-/* Parts: not less than PART_ENTRIES each; PARTS_MAX, and cursors COUNTERS_MAX, at most. */
+/* Parts: as many as one block has warps, or not less than PART_ENTRIES each; PARTS_MAX, and cursors
+ * COUNTERS_MAX, at most. */
 #define PART_ENTRIES 256
 #define PARTS_MAX    1024
 #define COUNTERS_MAX ((int64_t)1 << 20)
@@ -418,7 +419,8 @@ WTN_KERNEL(SMALL_THREADS, 1) small_kernel(WTN_PARAMS(schedule_params_t, p))
 static int64_t parts_of(int64_t token_count, int32_t topk, int32_t peer_count)
 {
     const int64_t most   = wtn_min_i64(PARTS_MAX, COUNTERS_MAX / wtn_max_i64(1, peer_count));
-    const int64_t useful = wtn_ceil_div(token_count * topk, PART_ENTRIES);
+    const int64_t n      = token_count * topk;
+    const int64_t useful = n <= SMALL_ENTRIES ? SMALL_THREADS / 32 : wtn_ceil_div(n, PART_ENTRIES);
 
     return wtn_max_i64(1, wtn_min_i64(wtn_min_i64(most, useful), token_count));
 }

@@ -17,8 +17,8 @@
 #define SMALL_EXPERTS 512
 /* Experts up to which a warp's counters are in shared memory. */
 #define SHARED_EXPERTS 1024
-/* Parts: not less than PART_ROWS each, and together not more than PARTS_MAX * E or COUNTERS_MAX
- * counters. */
+/* Parts: as many as one block has warps, or not less than PART_ROWS each, and together not more
+ * than PARTS_MAX * E or COUNTERS_MAX counters. */
 #define PART_ROWS    256
 #define PARTS_MAX    1024
 #define COUNTERS_MAX ((int64_t)8 << 20)
@@ -242,7 +242,10 @@ static int64_t parts_of(int64_t row_count, int32_t expert_count)
 {
     const int64_t most = wtn_min_i64(PARTS_MAX, COUNTERS_MAX / wtn_max_i64(1, expert_count));
 
-    return wtn_max_i64(1, wtn_min_i64(most, wtn_ceil_div(row_count, PART_ROWS)));
+    const int64_t useful =
+        row_count <= SMALL_ROWS ? SMALL_THREADS / 32 : wtn_ceil_div(row_count, PART_ROWS);
+
+    return wtn_max_i64(1, wtn_min_i64(most, wtn_min_i64(useful, row_count)));
 }
 
 static void carve(wtn_carver_t *carver, int64_t parts, int32_t expert_count, sort_params_t *params)

@@ -205,6 +205,38 @@ START_TEST(test_gate_single_product_exact)
 }
 END_TEST
 
+/* fp32 weights that bf16 holds are one plane: the bits they would have as three. */
+START_TEST(test_gate_weights_of_bf16_same_bits_in_fp32)
+{
+    const gate_case_t wide = {200, 20, 9, WITAN_BF16, WITAN_F32, 1.0f};
+    const gate_case_t half = {200, 20, 9, WITAN_BF16, WITAN_BF16, 1.0f};
+    gated_t           g = gate_of(&half), f = gate_of(&wide);
+    float            *weight = f.weight, *logits[2];
+    data_weights_t    data   = {.tensors = {[WITAN_WEIGHT_ROUTER] = {weight, 9, 200, WITAN_F32}}};
+
+    for (size_t i = 0; i < 9 * 200; i++) { /* the last row keeps its bits below bf16's */
+        weight[i] = i < 8 * 200 ? wtn_load_float(g.weight, WITAN_BF16, i) : weight[i];
+    }
+    for (int three = 1; three >= 0; three--) {
+        if (three == 0) {
+            memset(weight + 8 * 200, 0, 200 * sizeof(*weight));
+        }
+        wtn_cuda_gate_destroy(f.gate);
+        ck_assert_int_eq(wtn_cuda_gate_create(&f.gate, &f.spec,
+                                              &(witan_weights_t){&data, data_read}),
+                         WITAN_OK);
+        logits[three] = run(&f, 0, 20, 0);
+    }
+    for (int64_t i = 0; i < 20 * 9; i++) {
+        ck_assert(i % 9 == 8 || logits[0][i] == logits[1][i]);
+    }
+    free(logits[0]);
+    free(logits[1]);
+    release(&g);
+    release(&f);
+}
+END_TEST
+
 static witan_status_t refuse(void *context, const witan_weight_slice_t *slice, void *out)
 {
     (void)context;
@@ -242,6 +274,7 @@ int main(void)
     tcase_add_loop_test(tcase, test_gate_token_in_any_batch_equal_bits, 0, 4);
     tcase_add_loop_test(tcase, test_gate_nan_and_infinity_stay_in_their_token, 0, 3);
     tcase_add_test(tcase, test_gate_single_product_exact);
+    tcase_add_test(tcase, test_gate_weights_of_bf16_same_bits_in_fp32);
     tcase_add_test(tcase, test_gate_create_bad_input_error);
     suite_add_tcase(suite, tcase);
     return device_main(suite);
