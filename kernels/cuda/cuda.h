@@ -24,6 +24,10 @@ witan_status_t wtn_cuda_status(int code, const char *what);
  * communication. */
 int32_t wtn_cuda_sm_count(int32_t reserved);
 
+/* Blocks of so much shared memory that a multiprocessor holds at once, 1 to `most`: a persistent
+ * grid of more would run in two waves. */
+int32_t wtn_cuda_resident_blocks(size_t shared_bytes, int32_t most);
+
 /* Compute capability of the current device, 10 * major + minor; 0 without a device. */
 int32_t wtn_cuda_capability(void);
 

@@ -55,9 +55,9 @@ typedef struct product {
 static witan_status_t run_product(void *context)
 {
     static const cudaDataType types[] = {CUDA_R_32F, CUDA_R_16F, CUDA_R_16BF};
-    const product_t            *p       = context;
+    const product_t          *p       = context;
     const cudaDataType        type    = types[p->dtype];
-    const float                 one = 1.0f, zero = 0.0f;
+    const float               one = 1.0f, zero = 0.0f;
 
     return wtn_cublas_status(p->cublas->cublasGemmEx(p->handle, CUBLAS_OP_T, CUBLAS_OP_N, PEAK_SIZE,
                                                      PEAK_SIZE, PEAK_SIZE, &one, p->a, type,

@@ -17,6 +17,10 @@
 
 #define CAPABILITY_MIN 80
 
+/* Shared memory the system takes of each block (CUDA programming guide, compute capability 8.0 and
+ * later). */
+#define RESERVED_BYTES 1024
+
 witan_status_t wtn_cuda_status(int code, const char *what)
 {
     const cudaError_t error  = (cudaError_t)code;
@@ -51,6 +55,14 @@ static int attribute(enum cudaDeviceAttr name)
 int32_t wtn_cuda_sm_count(int32_t reserved)
 {
     return (int32_t)wtn_max_i64(attribute(cudaDevAttrMultiProcessorCount) - reserved, 1);
+}
+
+int32_t wtn_cuda_resident_blocks(size_t shared_bytes, int32_t most)
+{
+    const int64_t total = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor);
+    const int64_t fit   = total / ((int64_t)shared_bytes + RESERVED_BYTES);
+
+    return (int32_t)wtn_max_i64(wtn_min_i64(fit, most), 1);
 }
 
 int32_t wtn_cuda_capability(void)

@@ -180,7 +180,8 @@ static witan_status_t sort_rows(const wtn_ffn_t *ffn, const wtn_ffn_args_t *args
     up->a_index     = args->row_in;
     down->out_index = args->row_out;
     if (args->row_expert == NULL) {
-        WTN_TRY(wtn_cuda_one_expert(args->row_count, run->sort.row_begin, args->stream));
+        WTN_TRY(wtn_cuda_first_expert(args->row_count, ffn->spec.expert_count, run->sort.row_begin,
+                                      args->stream));
     } else {
         run->sort.row_expert   = args->row_expert;
         run->sort.row_count    = args->row_count;

@@ -47,15 +47,17 @@ WTN_KERNEL(THREADS, 1) counts_kernel(WTN_PARAMS(counts_params_t, p))
     }
 }
 
-struct one_params_t {
+struct first_params_t {
     int64_t *row_begin;
-    int64_t  row_count;
+    int64_t  row_count, expert_count;
 };
 
-WTN_KERNEL(32, 1) one_kernel(WTN_PARAMS(one_params_t, p))
+WTN_KERNEL(THREADS, 1) first_kernel(WTN_PARAMS(first_params_t, p))
 {
-    if (wtn_lane() < 2) {
-        p.row_begin[wtn_lane()] = wtn_lane() == 0 ? 0 : p.row_count;
+    const int64_t e = (int64_t)wtn_block() * THREADS + wtn_thread();
+
+    if (e <= p.expert_count) {
+        p.row_begin[e] = e == 0 ? 0 : p.row_count;
     }
 }
 
@@ -90,14 +92,15 @@ extern "C" witan_status_t wtn_cuda_row_counts(const int64_t *row_begin, int32_t 
     return wtn_launch(&launch, counts_kernel, &params);
 }
 
-extern "C" witan_status_t wtn_cuda_one_expert(int64_t row_count, int64_t *row_begin, void *stream)
+extern "C" witan_status_t wtn_cuda_first_expert(int64_t row_count, int32_t expert_count,
+                                                int64_t *row_begin, void *stream)
 {
-    const one_params_t params = {row_begin, row_count};
-    wtn_launch_t       launch = {};
+    const first_params_t params = {row_begin, row_count, expert_count};
+    wtn_launch_t         launch = {};
 
-    launch.name    = "one expert";
-    launch.blocks  = 1;
-    launch.threads = 32;
+    launch.name    = "first expert";
+    launch.blocks  = (uint32_t)expert_count / THREADS + 1;
+    launch.threads = THREADS;
     launch.stream  = stream;
-    return wtn_launch(&launch, one_kernel, &params);
+    return wtn_launch(&launch, first_kernel, &params);
 }

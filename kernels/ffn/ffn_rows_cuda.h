@@ -30,8 +30,9 @@ witan_status_t wtn_cuda_pad_rows(const wtn_cuda_pad_args_t *args);
 witan_status_t wtn_cuda_row_counts(const int64_t *row_begin, int32_t expert_count, int64_t *counts,
                                    void *stream);
 
-/* The lists for rows that are all of expert 0: row_begin = {0, row_count}. */
-witan_status_t wtn_cuda_one_expert(int64_t row_count, int64_t *row_begin, void *stream);
+/* row_begin for rows that are all of expert 0: {0, row_count, row_count, ...} */
+witan_status_t wtn_cuda_first_expert(int64_t row_count, int32_t expert_count, int64_t *row_begin,
+                                     void *stream);
 
 #ifdef __cplusplus
 }

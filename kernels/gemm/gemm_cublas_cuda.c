@@ -299,9 +299,9 @@ static int list_groups(const product_t *p, const char *a)
     return count;
 }
 
-/* Every expert at once. The lists of pointers travel to the device; the next call that fills them
- * waits until they have. */
-static witan_status_t multiply_grouped(const product_t *p)
+/* Every expert at once, if the library serves it for this device and type. The lists of pointers
+ * travel to the device; the next call that fills them waits until they have. */
+static witan_status_t multiply_grouped(const product_t *p, bool *served)
 {
     const cublas_state_t *s      = p->state;
     const size_t          E      = (size_t)p->weights->expert_count;
@@ -311,6 +311,7 @@ static witan_status_t multiply_grouped(const product_t *p)
     const void          **device = p->pieces.pointers;
     const void           *a;
     int                   count;
+    cublasStatus_t        code;
     witan_status_t        status;
 
     const wtn_cuda_epilogue_args_t epilogue = {.gemm        = p->args,
@@ -325,11 +326,17 @@ static witan_status_t multiply_grouped(const product_t *p)
     WTN_CUDA_TRY((int)cudaMemcpyAsync((void *)device, (const void *)s->pointers,
                                       3 * E * sizeof(void *), cudaMemcpyHostToDevice, stream));
     WTN_CUDA_TRY((int)cudaEventRecord(s->copied, stream));
-    WTN_CUBLAS_TRY(s->cublas->cublasGemmGroupedBatchedEx(
-        s->handle, s->transpose, s->plain, s->m, s->n, s->k, s->alpha, device, type, s->lda,
-        device + E, type, s->ldb, s->beta, (void *const *)(uintptr_t)(device + 2 * E), type, s->ldc,
-        count, s->size, compute_type(p->weights->dtype)));
-    WTN_TRY(wtn_cuda_epilogue(&epilogue));
+    code    = s->cublas->cublasGemmGroupedBatchedEx(s->handle, s->transpose, s->plain, s->m, s->n,
+                                                    s->k, s->alpha, device, type, s->lda, device + E,
+                                                    type, s->ldb, s->beta,
+                                                    (void *const *)(uintptr_t)(device + 2 * E), type,
+                                                    s->ldc, count, s->size,
+                                                    compute_type(p->weights->dtype));
+    *served = code != CUBLAS_STATUS_NOT_SUPPORTED;
+    if (*served) {
+        WTN_TRY(wtn_cublas_status(code, "cublasGemmGroupedBatchedEx"));
+        WTN_TRY(wtn_cuda_epilogue(&epilogue));
+    }
 
 fail:
     return status;
@@ -343,6 +350,7 @@ static witan_status_t multiply(const cublas_state_t *state, const wtn_cuda_gemm_
                                         .weights = w,
                                         .pieces  = carve(args->workspace, w, args->row_count_max),
                                         .element = witan_dtype_bytes(w->dtype)};
+    bool                      served = false;
     witan_status_t            status = WITAN_OK;
 
     if (state->row_begin[w->expert_count] == 0) {
@@ -352,7 +360,10 @@ static witan_status_t multiply(const cublas_state_t *state, const wtn_cuda_gemm_
     WTN_CUBLAS_TRY(state->cublas->cublasSetWorkspace(state->handle, p.pieces.cublas, CUBLAS_BYTES));
     WTN_CUBLAS_TRY(state->cublas->cublasSetSmCountTarget(
         state->handle, args->sm_reserved > 0 ? wtn_cuda_sm_count(args->sm_reserved) : 0));
-    WTN_TRY(can_group(&p) ? multiply_grouped(&p) : multiply_experts(&p));
+    if (can_group(&p)) {
+        WTN_TRY(multiply_grouped(&p, &served));
+    }
+    WTN_TRY(served ? WITAN_OK : multiply_experts(&p));
 
 fail:
     return status;

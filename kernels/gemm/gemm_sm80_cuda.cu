@@ -45,7 +45,7 @@ template <int bm, int warp_rows, int bk, int blocks> struct form_t {
 };
 
 using many_t = form_t<128, 2, 32, 2>;
-using few_t  = form_t<32, 1, 64, 3>;
+using few_t  = form_t<32, 1, 64, 2>;
 
 /* Where chunk `chunk` of row `row` lies in a slab: XORed so that the eight rows of an ldmatrix, and
  * the rows of a warp's copies, fall into different banks. */
@@ -284,13 +284,15 @@ witan_status_t launch(const wtn_cuda_gemm_args_t *args, const gemm_params_t *par
     const wtn_cuda_weights_t *weights   = args->weights;
     const int64_t             row_tiles = args->row_count_max / form::BM + weights->expert_count;
     const int64_t             tiles     = row_tiles * ((weights->N + BN - 1) / BN);
-    const int64_t             blocks = (int64_t)wtn_cuda_sm_count(args->sm_reserved) * form::BLOCKS;
-    wtn_launch_t              launch = {};
+    const size_t              shared    = STAGES * form::STAGE_BYTES;
+    const int64_t             blocks    = (int64_t)wtn_cuda_sm_count(args->sm_reserved) *
+                           wtn_cuda_resident_blocks(shared, form::BLOCKS);
+    wtn_launch_t launch = {};
 
     launch.name         = params->up ? "sm_80 up" : "sm_80 down";
     launch.blocks       = (uint32_t)(tiles < blocks ? tiles : blocks);
     launch.threads      = form::THREADS;
-    launch.shared_bytes = STAGES * form::STAGE_BYTES;
+    launch.shared_bytes = shared;
     launch.stream       = args->stream;
     return wtn_launch(&launch, gemm_kernel<form, bf16>, params);
 }

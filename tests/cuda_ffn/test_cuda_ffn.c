@@ -245,7 +245,33 @@ START_TEST(test_cuda_ffn_row_maps_are_followed)
 }
 END_TEST
 
-/* Shared weights, no list of experts, and the slice of a tensor-parallel rank. */
+/* Without a list of experts every row is of the first. */
+START_TEST(test_cuda_ffn_rows_without_list_take_first_expert)
+{
+    const shape_t shape = {40, 24, 3, 14};
+
+    for (witan_dtype_t dtype = WITAN_F32; dtype <= WITAN_BF16; dtype++) {
+        FOR_EACH_CUDA_TIER(tier, dtype)
+        {
+            void          *x         = data_tensor((size_t)(shape.rows * shape.H), dtype, 1.0f, 7);
+            int64_t        counts[3] = {0};
+            wtn_ffn_args_t args = {.x = x, .row_count = shape.rows, .expert_row_counts = counts};
+            net_t          net;
+            void          *out;
+
+            net_create(&net, tier, dtype, shape, &silu_gated, true);
+            out = net_run(&net, &args, shape.rows, shape.rows);
+            net_check(&net, &args, out);
+            ck_assert(counts[0] == shape.rows && counts[1] == 0 && counts[2] == 0);
+            free(out);
+            net_destroy(&net);
+            free(x);
+        }
+    }
+}
+END_TEST
+
+/* The shared expert: its own tensors, and no list of ids. */
 START_TEST(test_cuda_ffn_shared_expert_reads_shared_weights)
 {
     const shape_t shape = {40, 24, 1, 14};
@@ -510,6 +536,7 @@ int main(void)
     tcase_add_test(tests, test_cuda_ffn_ragged_experts_match_reference);
     tcase_add_test(tests, test_cuda_ffn_row_bits_do_not_depend_on_company_or_form);
     tcase_add_test(tests, test_cuda_ffn_row_maps_are_followed);
+    tcase_add_test(tests, test_cuda_ffn_rows_without_list_take_first_expert);
     tcase_add_test(tests, test_cuda_ffn_shared_expert_reads_shared_weights);
     tcase_add_test(tests, test_cuda_ffn_slices_add_up_to_the_whole);
     tcase_add_test(tests, test_cuda_ffn_nan_and_inf_stay_in_their_row);
