@@ -18,6 +18,14 @@
 #define WTN_HAS_SM90A 0
 #endif
 
+/* As WTN_KERNEL; `cluster` blocks that follow each other make one. */
+#if defined(WTN_EMULATOR) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900)
+#define WTN_KERNEL_CLUSTER(threads, blocks, cluster) WTN_KERNEL(threads, blocks)
+#else
+#define WTN_KERNEL_CLUSTER(threads, blocks, cluster) \
+    static __global__ void __cluster_dims__(cluster, 1, 1) __launch_bounds__(threads, blocks)
+#endif
+
 #if defined(WTN_EMULATOR) && WTN_HAS_SM90A
 #include "tests/emulator/device_emulator_sm90.h"
 #elif WTN_HAS_SM90A
@@ -52,14 +60,15 @@ WTN_DEVICE void wtn_mbarrier_arrive(wtn_saddr_t barrier) /* mbarrier.arrive.shar
 {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
-/* mbarrier.arrive.release.cluster.shared::cluster.b64 at the same address in block `rank` of the
- * cluster (mapa) */
+/* mbarrier.arrive.shared::cluster.b64 at the same address in block `rank` of the cluster (mapa).
+ * Orders only what this block's barriers order: with .release.cluster each arrival would wait for
+ * all of the thread's writes to reach the whole GPU. */
 WTN_DEVICE void wtn_mbarrier_arrive_cluster(wtn_saddr_t barrier, uint32_t rank)
 {
     asm volatile("{\n"
                  ".reg .b32 remote;\n"
                  "mapa.shared::cluster.u32 remote, %0, %1;\n"
-                 "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n"
+                 "mbarrier.arrive.shared::cluster.b64 _, [remote];\n"
                  "}" ::"r"(barrier),
                  "r"(rank)
                  : "memory");
@@ -143,6 +152,24 @@ WTN_DEVICE void wtn_tensor_load_multicast(wtn_saddr_t to, const wtn_tensor_map_t
                  ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
                  "l"(map), "r"(x), "r"(y), "r"(barrier), "h"(blocks)
                  : "memory");
+}
+
+/* cp.async.bulk.global.shared::cta.bulk_group: `bytes`, a multiple of 16, between addresses aligned
+ * to 16, in this thread's current group */
+WTN_DEVICE void wtn_bulk_store(void *to, wtn_saddr_t from, uint32_t bytes)
+{
+    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from),
+                 "r"(bytes)
+                 : "memory");
+}
+WTN_DEVICE void wtn_bulk_commit(void) /* cp.async.bulk.commit_group */
+{
+    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+/* cp.async.bulk.wait_group.read 0: this thread's bulk stores have read their shared memory */
+WTN_DEVICE void wtn_bulk_wait_read(void)
+{
+    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
 }
 
 /* ---- clusters ---- */

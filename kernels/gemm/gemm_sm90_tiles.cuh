@@ -5,36 +5,51 @@
 
 #include "kernels/cuda/device_sm90.cuh"
 
-/* Forms: rows and columns of a tile, 64-wide steps of K in a stage, stages in flight. All take
- * WTN_FORM_BYTES of shared memory or a little less, and all give a row the same bits.
- * WIDE needs many rows to an expert; WIDE240 is for widths that 240 divides better than 256. FEW
- * and ONE stream weights past few rows: 128 KB of them in flight, or 64 in narrow pieces where
- * there are too few tiles of 128 columns to occupy all multiprocessors. */
-#define WTN_FORM_LIST(X)                \
-    X(WIDE, wide, 128, 256, 1, 4)       \
-    X(WIDE240, wide240, 128, 240, 1, 4) \
-    X(MIDDLE, middle, 128, 128, 1, 6)   \
-    X(FEW, few, 64, 128, 1, 8)          \
-    X(ONE, one, 64, 32, 2, 8)
+/* Forms: rows and columns of a tile, 64-wide steps of K in a stage, stages in flight, blocks that
+ * share weights, warpgroups that share a tile. Stages take WTN_FORM_BYTES of shared memory or a
+ * little less, and all forms give a row the same bits.
+ *
+ * WIDE needs many rows to an expert; WIDE240 is for widths that 240 divides better than 256. Both
+ * multiplying warpgroups take 64 rows each of its tiles; in the other forms they take whole tiles
+ * in turn, one multiplying while the other stores. Where two blocks share weights, they take tiles
+ * above each other, and each brings half of the weights to both. FEW and ONE stream weights past
+ * few rows, 128 or 96 KB of them in flight; ONE in narrower tiles, where there are too few of 128
+ * columns. */
+#ifdef WTN_EMULATOR /* has clusters of one block */
+#define WTN_FORM_PAIR 1
+#endif
+#ifndef WTN_FORM_PAIR
+#define WTN_FORM_PAIR 2
+#endif
+#define WTN_FORM_LIST(X)                                  \
+    X(WIDE, wide, 128, 256, 1, 4, WTN_FORM_PAIR, 2)       \
+    X(WIDE240, wide240, 128, 240, 1, 4, WTN_FORM_PAIR, 2) \
+    X(MIDDLE, middle, 128, 128, 1, 6, WTN_FORM_PAIR, 1)   \
+    X(FEW, few, 64, 128, 1, 8, 1, 1)                      \
+    X(ONE, one, 64, 64, 2, 6, 1, 1)
 
 #define WTN_FORM_BYTES (192 * 1024)
+#define WTN_FORM_CLUSTER \
+    (uint32_t) WTN_FORM_PAIR /* blocks the kernel is launched with, whatever the form */
 
 typedef enum form_kind {
-#define FORM_ENUM(name, text, rows, columns, atoms, stages) FORM_##name,
+#define FORM_ENUM(name, text, rows, columns, atoms, stages, pair, groups) FORM_##name,
     WTN_FORM_LIST(FORM_ENUM)
 #undef FORM_ENUM
         FORM_COUNT
 } form_kind_t;
 
 /* A form as a type, so that all its numbers are the compiler's. */
-template <uint32_t form_rows, uint32_t form_columns, uint32_t form_atoms, uint32_t form_stages>
+template <uint32_t form_rows, uint32_t form_columns, uint32_t form_atoms, uint32_t form_stages,
+          uint32_t form_pair, uint32_t form_groups>
 struct form {
     static constexpr uint32_t rows = form_rows, columns = form_columns, atoms = form_atoms,
-                              stages = form_stages, stage_bytes = (rows + columns) * atoms * 128;
+                              stages = form_stages, pair = form_pair, groups = form_groups,
+                              stage_bytes = (rows + columns) * atoms * 128;
 };
 
-/* Blocks of m (tiles that share their weights) which follow each other, so that a wave of tiles
- * reads a square of A and B out of L2. */
+/* Rows of tiles which follow each other before the columns move on, so that a wave of tiles reads a
+ * square of A and B out of L2. */
 #define WTN_FORM_GROUP 16u
 
 #if WTN_HAS_SM90A
@@ -63,6 +78,31 @@ WTN_DEVICE uint32_t expert_rows(const int64_t *row_begin, uint32_t e, uint32_t e
     return e < expert_count ? (uint32_t)(row_begin[e + 1] - row_begin[e]) : 0;
 }
 
+/* What all experts together are: those with rows, their blocks of 64 and 128 rows, those of an odd
+ * number of the latter. */
+typedef struct survey {
+    uint32_t hit, blocks64, blocks128, odd128;
+} survey_t;
+
+WTN_DEVICE survey_t survey_take(const int64_t *row_begin, uint32_t expert_count)
+{
+    survey_t s = {};
+
+    for (uint32_t e = wtn_lane(); e < expert_count; e += 32) {
+        uint32_t rows = expert_rows(row_begin, e, expert_count);
+
+        s.hit += rows != 0;
+        s.blocks64 += divide_up(rows, 64);
+        s.blocks128 += divide_up(rows, 128);
+        s.odd128 += divide_up(rows, 128) % 2;
+    }
+    s.hit       = sum_warp(s.hit);
+    s.blocks64  = sum_warp(s.blocks64);
+    s.blocks128 = sum_warp(s.blocks128);
+    s.odd128    = sum_warp(s.odd128);
+    return s;
+}
+
 /* How busy `tiles` keep `blocks` multiprocessors, in 1/1024: the last wave is rarely full. */
 WTN_DEVICE uint32_t wave_share(uint32_t tiles, uint32_t blocks)
 {
@@ -70,53 +110,53 @@ WTN_DEVICE uint32_t wave_share(uint32_t tiles, uint32_t blocks)
 }
 
 /* The form for these row counts; the same in every warp of the grid. */
-WTN_DEVICE uint32_t form_choose(const int64_t *row_begin, uint32_t expert_count, uint32_t N,
-                                uint32_t wide, bool few_rows)
+WTN_DEVICE uint32_t form_choose(const survey_t &s, uint32_t N, uint32_t wide, bool few_rows)
 {
     uint32_t blocks = wtn_block_count();
-    uint32_t hit = 0, blocks64 = 0, blocks128 = 0, rows;
 
-    for (uint32_t e = wtn_lane(); e < expert_count; e += 32) {
-        rows = expert_rows(row_begin, e, expert_count);
-        hit += rows != 0;
-        blocks64 += divide_up(rows, 64);
-        blocks128 += divide_up(rows, 128);
-    }
-    hit       = sum_warp(hit);
-    blocks64  = sum_warp(blocks64);
-    blocks128 = sum_warp(blocks128);
-    if (hit == 0) {
+    if (s.hit == 0) {
         return FORM_ONE;
     }
-    if (few_rows || blocks64 == hit) {
-        uint32_t few = wave_share(blocks64 * divide_up(N, 128), blocks);
-        uint32_t one = wave_share(blocks64 * divide_up(N, 32), blocks);
+    if (few_rows || s.blocks64 == s.hit) {
+        uint32_t few = wave_share(s.blocks64 * divide_up(N, 128), blocks);
+        uint32_t one = wave_share(s.blocks64 * divide_up(N, 64), blocks);
 
-        return few * 8 >= one * 7 ? FORM_FEW : FORM_ONE;
+        return few * 12 >= one * 11 ? FORM_FEW : FORM_ONE;
     }
-    if (blocks64 <= 3 * hit || blocks128 * divide_up(N, wide) < blocks) {
+    if (s.blocks64 <= 3 * s.hit || s.blocks128 * divide_up(N, wide) < blocks) {
         return FORM_MIDDLE;
     }
     return wide == 240 ? FORM_WIDE240 : FORM_WIDE;
 }
 
-/* One tile: `rows` sorted rows from `row` of `expert`, columns from `column`. */
+/* One tile: `rows` sorted rows from `row` of `expert`, columns from `column`. Where the blocks of a
+ * pair find none for the second, it gets one of no rows and no columns. */
 typedef struct tile {
     int64_t  row;
     uint32_t rows, expert, column;
+    bool     shares; /* its weights with the other block of the pair */
 } tile_t;
 
-/* A warp's view of 32 experts, one a lane. A tile's number fits 32 bits: its output, more than
- * 1 KB each, is in memory. */
+/* A warp's view of 32 experts, one a lane. A unit is what the blocks of a pair do at a time: two
+ * tiles above each other or, for an odd last one, beside each other. Numbers of units fit 32 bits:
+ * a tile's output, more than 1 KB, is in memory. */
 typedef struct walk {
     const int64_t *row_begin;
-    uint32_t       expert_count, column_tiles;
+    uint32_t       expert_count, N, column_tiles;
     uint32_t       first;      /* expert of lane 0 */
-    uint32_t       before;     /* blocks of m before it */
+    uint32_t       before;     /* units before it */
     int64_t        lane_begin; /* of this lane's expert: first row, rows, */
     uint32_t       lane_rows;
-    uint32_t       lane_sum; /* blocks of m up to and with it */
+    uint32_t       lane_sum; /* units up to and with it */
 } walk_t;
+
+template <typename form> WTN_DEVICE uint32_t walk_units(const walk_t &w, uint32_t rows)
+{
+    uint32_t blocks = divide_up(rows, form::rows);
+
+    return blocks / form::pair * w.column_tiles +
+           blocks % form::pair * divide_up(w.column_tiles, form::pair);
+}
 
 template <typename form> WTN_DEVICE void walk_load(walk_t &w)
 {
@@ -124,7 +164,7 @@ template <typename form> WTN_DEVICE void walk_load(walk_t &w)
 
     w.lane_begin = e < w.expert_count ? w.row_begin[e] : 0;
     w.lane_rows  = expert_rows(w.row_begin, e, w.expert_count);
-    w.lane_sum   = divide_up(w.lane_rows, form::rows);
+    w.lane_sum   = walk_units<form>(w, w.lane_rows);
 #pragma unroll
     for (uint32_t by = 1; by < 32; by <<= 1) {
         uint32_t other = wtn_shuffle_up(w.lane_sum, by);
@@ -140,44 +180,77 @@ WTN_DEVICE walk_t walk_begin(const int64_t *row_begin, uint32_t expert_count, ui
 
     w.row_begin    = row_begin;
     w.expert_count = expert_count;
+    w.N            = N;
     w.column_tiles = divide_up(N, form::columns);
     walk_load<form>(w);
     return w;
 }
 
-/* Tile number `index` (ascending from call to call); false beyond the last. */
-template <typename form> WTN_DEVICE bool walk_find(walk_t &w, uint32_t index, tile_t &tile)
+/* Units are dealt to pairs in turn. */
+template <typename form> WTN_DEVICE uint32_t walk_first(void)
 {
-    uint32_t block = index / w.column_tiles; /* all blocks of m have as many tiles */
-    uint32_t total = wtn_shuffle(w.lane_sum, 31);
-    uint32_t lane, blocks, local, group, width;
+    return wtn_block() / form::pair;
+}
+template <typename form> WTN_DEVICE uint32_t walk_step(void)
+{
+    return wtn_block_count() / form::pair;
+}
+/* Tiles of this block. */
+template <typename form> WTN_DEVICE uint32_t walk_count(const survey_t &s, uint32_t N)
+{
+    uint32_t columns = divide_up(N, form::columns);
+    uint32_t odd     = form::pair == 1 ? 0 : s.odd128;
+    uint32_t blocks  = form::rows == 64 ? s.blocks64 : s.blocks128;
+    uint32_t units   = (blocks - odd) / form::pair * columns + odd * divide_up(columns, 2);
+    uint32_t first   = walk_first<form>();
 
-    while (block - w.before >= total) {
-        if (w.expert_count - w.first <= 32) {
-            return false;
-        }
+    return units > first ? divide_up(units - first, walk_step<form>()) : 0;
+}
+
+/* The tile of block `rank` in unit `index`, which exists and ascends from call to call. */
+template <typename form> WTN_DEVICE tile_t walk_find(walk_t &w, uint32_t index, uint32_t rank)
+{
+    constexpr uint32_t most = WTN_FORM_GROUP / form::pair;
+
+    uint32_t total = wtn_shuffle(w.lane_sum, 31);
+    uint32_t lane, blocks, local, block, group, width;
+    tile_t   tile;
+
+    while (index - w.before >= total && w.first < w.expert_count) {
         w.first += 32;
         w.before += total;
         walk_load<form>(w);
         total = wtn_shuffle(w.lane_sum, 31);
     }
-    lane        = wtn_first_bit(wtn_ballot(w.lane_sum > block - w.before));
+    lane        = wtn_first_bit(wtn_ballot(w.lane_sum > index - w.before));
     tile.row    = shuffle64(w.lane_begin, lane);
     tile.rows   = wtn_shuffle(w.lane_rows, lane);
     tile.expert = w.first + lane;
     blocks      = divide_up(tile.rows, form::rows);
-    local       = w.before + wtn_shuffle(w.lane_sum, lane) - blocks; /* blocks of m before it */
-    local       = index - local * w.column_tiles;
-    group       = local / (WTN_FORM_GROUP * w.column_tiles);
-    width       = blocks - group * WTN_FORM_GROUP;
-    width       = width < WTN_FORM_GROUP ? width : WTN_FORM_GROUP;
-    local -= group * WTN_FORM_GROUP * w.column_tiles;
-    block       = group * WTN_FORM_GROUP + local % width;
-    tile.column = local / width * form::columns;
+    local = index - w.before - (wtn_shuffle(w.lane_sum, lane) - walk_units<form>(w, tile.rows));
+
+    tile.shares = local < blocks / form::pair * w.column_tiles;
+    if (tile.shares) {
+        group = local / (most * w.column_tiles);
+        width = blocks / form::pair - group * most;
+        width = width < most ? width : most;
+        local -= group * most * w.column_tiles;
+        block       = (group * most + local % width) * form::pair + rank % form::pair;
+        tile.column = local / width * form::columns;
+    } else {
+        block       = blocks - 1;
+        tile.column = (local - blocks / form::pair * w.column_tiles) * form::pair + rank;
+        tile.column *= form::columns;
+    }
+    tile.shares = tile.shares && form::pair > 1;
     tile.row += (int64_t)block * form::rows;
     tile.rows -= block * form::rows;
     tile.rows = tile.rows < form::rows ? tile.rows : form::rows;
-    return true;
+    if (tile.column >= w.N) {
+        tile.column = w.N;
+        tile.rows   = 0;
+    }
+    return tile;
 }
 
 #endif

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include <algorithm>
+#include <functional>
 #include <vector>
 
 #include "kernels/gemm/gemm_sm90_cuda.cu"
@@ -212,6 +213,7 @@ static void problem_free(problem_t *p)
         TRY(cudaFree(one));
     }
     wtn_cuda_gemm_sm90.release(p->state);
+    form_forced = FORM_COUNT;
 }
 
 /* ---- right ---- */
@@ -422,34 +424,46 @@ static int check(bool quick)
 static char *flush_buffer;
 #define FLUSH_BYTES ((size_t)256 << 20)
 
-template <typename work_t> static double time_of(int repeats, work_t work)
+/* Median seconds of each kind of work, one of each in turn: a chip at its power limit slows all
+ * alike. The caches are flushed before each. */
+static std::vector<double> times_of(int rounds, const std::vector<std::function<void()>> &works)
 {
-    std::vector<float> times;
-    cudaEvent_t        from, to;
+    std::vector<std::vector<float>> times(works.size());
+    std::vector<double>             medians;
+    cudaEvent_t                     from, to;
 
     TRY(cudaEventCreate(&from));
     TRY(cudaEventCreate(&to));
     if (flush_buffer == NULL) {
         flush_buffer = device_alloc<char>(FLUSH_BYTES);
     }
-    for (int i = 0; i < repeats + 2; i++) {
-        float ms;
+    for (int i = 0; i < rounds + 2; i++) {
+        for (size_t w = 0; w < works.size(); w++) {
+            float ms;
 
-        TRY(cudaMemsetAsync(flush_buffer, i, FLUSH_BYTES));
-        TRY(cudaEventRecord(from));
-        work();
-        TRY(cudaEventRecord(to));
-        TRY(cudaEventSynchronize(to));
-        TRY(cudaEventElapsedTime(&ms, from, to));
-        if (i >= 2) {
-            times.push_back(ms);
+            TRY(cudaMemsetAsync(flush_buffer, i, FLUSH_BYTES));
+            TRY(cudaEventRecord(from));
+            works[w]();
+            TRY(cudaEventRecord(to));
+            TRY(cudaEventSynchronize(to));
+            TRY(cudaEventElapsedTime(&ms, from, to));
+            if (i >= 2) {
+                times[w].push_back(ms);
+            }
         }
     }
     TRY(cudaGetLastError());
-    std::sort(times.begin(), times.end());
+    for (std::vector<float> &t : times) {
+        std::sort(t.begin(), t.end());
+        medians.push_back(t[t.size() / 2] * 1e-3);
+    }
     TRY(cudaEventDestroy(from));
     TRY(cudaEventDestroy(to));
-    return times[times.size() / 2] * 1e-3;
+    return medians;
+}
+static double time_of(int rounds, const std::function<void()> &work)
+{
+    return times_of(rounds, {work})[0];
 }
 
 typedef int (*gemm_ex_t)(void *, int, int, int, int, int, const void *, const void *, int, int,
@@ -537,49 +551,56 @@ static std::vector<int64_t> ragged(int experts, int64_t mean)
     return rows;
 }
 
+static void run_form(uint32_t form, problem_t *p, bool up, bool gathers)
+{
+    form_forced = form;
+    if (!up) {
+        wtn_cuda_gemm_sm90.down(p->state, &p->down_args);
+        return;
+    }
+    p->up_args.a       = gathers ? p->x : p->x_sorted;
+    p->up_args.a_index = gathers ? p->d_index : NULL;
+    wtn_cuda_gemm_sm90.up(p->state, &p->up_args);
+}
+
 static int prefill(int64_t mean)
 {
-    printf("%-12s %5s %8s | %22s | %22s\n", "prefill", "rows", "form", "up TFLOP/s (of dense)",
-           "down TFLOP/s (of dense)");
+    static const uint32_t    forms[] = {FORM_COUNT, FORM_WIDE, FORM_MIDDLE};
+    static const char *const names[] = {"chosen", "wide", "middle"};
+
+    printf("prefill, bf16, TFLOP/s (of dense cuBLAS): up of rows gathered, of rows side by side; "
+           "down\n");
     for (const model_t &m : models) {
-        problem_t   p;
-        double      up_flops, down_flops, dense_up, dense_down, t;
-        uint32_t    forms[] = {FORM_COUNT, FORM_WIDE, FORM_MIDDLE};
-        const char *names[] = {"chosen", "wide", "middle"};
-        uint16_t   *wide;
+        std::vector<std::function<void()>> works;
+        std::vector<double>                t;
+        problem_t                          p;
+        uint16_t                          *wide;
+        double                             up, down;
 
         problem_make(&p, true, true, false, m.H, m.I, ragged(m.experts, mean), 16384);
-        up_flops   = 2.0 * p.rows * p.up.N * p.up.K;
-        down_flops = 2.0 * p.rows * p.down.N * p.down.K;
+        up         = 2e-12 * p.rows * p.up.N * p.up.K;
+        down       = 2e-12 * p.rows * p.down.N * p.down.K;
         p.x_sorted = device_random((size_t)p.rows * m.H, true, 1.7f, 9);
         wide       = device_alloc<uint16_t>((size_t)p.rows * p.up.N);
-        /* h of random numbers, and of the same kind for dense */
-        form_forced = FORM_COUNT;
-        wtn_cuda_gemm_sm90.up(p.state, &p.up_args);
-        dense_up = up_flops /
-                   time_of(11, [&] { dense(p.x_sorted, p.w_up, wide, p.rows, p.up.N, p.up.K); });
-        dense_down = down_flops /
-                     time_of(11, [&] { dense(p.h, p.w_down, p.out, p.rows, p.down.N, p.down.K); });
-        printf("%-12s %5lld %8s | %8.1f              | %8.1f\n", m.name, (long long)mean, "cublas",
-               dense_up / 1e12, dense_down / 1e12);
-        for (int f = 0; f < 3; f++) {
-            double gathered, direct, down;
-
-            form_forced = forms[f];
-            p.up_args.a = p.x, p.up_args.a_index = p.d_index;
-            gathered = up_flops / time_of(11, [&] { wtn_cuda_gemm_sm90.up(p.state, &p.up_args); });
-            p.up_args.a = p.x_sorted, p.up_args.a_index = NULL;
-            direct = up_flops / time_of(11, [&] { wtn_cuda_gemm_sm90.up(p.state, &p.up_args); });
-            down =
-                down_flops / time_of(11, [&] { wtn_cuda_gemm_sm90.down(p.state, &p.down_args); });
-            printf("%-12s %5lld %8s | gather %6.1f %.3f  tma %6.1f %.3f | %6.1f %.3f\n", m.name,
-                   (long long)mean, names[f], gathered / 1e12, gathered / dense_up, direct / 1e12,
-                   direct / dense_up, down / 1e12, down / dense_down);
-            fflush(stdout);
+        works      = {[&] { dense(p.x_sorted, p.w_up, wide, p.rows, p.up.N, p.up.K); },
+                      [&] { dense(p.h, p.w_down, p.out, p.rows, p.down.N, p.down.K); }};
+        for (uint32_t form : forms) {
+            works.push_back([&, form] { run_form(form, &p, true, true); });
+            works.push_back([&, form] { run_form(form, &p, true, false); });
+            works.push_back([&, form] { run_form(form, &p, false, false); });
         }
-        t = time_of(11, [&] { dense(p.x_sorted, p.w_up, wide, p.rows, p.up.N, p.up.K); });
-        printf("%-12s %5lld %8s | %8.1f (again)\n", m.name, (long long)mean, "cublas",
-               up_flops / t / 1e12);
+        run_form(FORM_COUNT, &p, true, true); /* h */
+        t = times_of(9, works);
+        printf("%-12s %5lld %-7s %6.1f                %22s  %6.1f\n", m.name, (long long)mean,
+               "cublas", up / t[0], "", down / t[1]);
+        for (int f = 0; f < 3; f++) {
+            const double *of = &t[2 + 3 * f];
+
+            printf("%-12s %5lld %-7s %6.1f (%.3f) %6.1f (%.3f)          %6.1f (%.3f)\n", m.name,
+                   (long long)mean, names[f], up / of[0], t[0] / of[0], up / of[1], t[0] / of[1],
+                   down / of[2], t[1] / of[2]);
+        }
+        fflush(stdout);
         TRY(cudaFree(wide));
         problem_free(&p);
     }
@@ -635,6 +656,52 @@ static void decode_one(const model_t &m, int experts, int hit, int64_t rows, dou
     problem_free(&p);
 }
 
+/* One token: another set of experts each time, so that their weights come from memory while the
+ * kernel's own code and tables stay near, as in a model's next layer. */
+static void decode_rotating(const model_t &m, int tokens, double read)
+{
+    const int              sets = m.experts / (m.topk * tokens);
+    std::vector<int64_t>   counts(m.experts, 1), begin(m.experts + 1);
+    std::vector<int64_t *> begins;
+    std::vector<float>     times;
+    problem_t              p;
+    cudaEvent_t            from, to;
+    double                 bytes;
+    float                  ms;
+
+    problem_make(&p, true, true, false, m.H, m.I, counts, 256);
+    p.up_args.row_count_max = p.down_args.row_count_max = m.topk * tokens;
+    bytes = 2.0 * m.topk * tokens * (p.up.N * p.up.K + p.down.N * p.down.K);
+    for (int set = 0; set < sets; set++) {
+        for (int e = 0; e <= m.experts; e++) {
+            begin[e] = std::min(std::max(e - set * m.topk * tokens, 0), m.topk * tokens);
+        }
+        begins.push_back(device_copy(begin));
+    }
+    TRY(cudaEventCreate(&from));
+    TRY(cudaEventCreate(&to));
+    for (int i = 0; i < 200; i++) {
+        p.up_args.row_begin = p.down_args.row_begin = begins[i % sets];
+        TRY(cudaEventRecord(from));
+        wtn_cuda_gemm_sm90.up(p.state, &p.up_args);
+        wtn_cuda_gemm_sm90.down(p.state, &p.down_args);
+        TRY(cudaEventRecord(to));
+        TRY(cudaEventSynchronize(to));
+        TRY(cudaEventElapsedTime(&ms, from, to));
+        times.push_back(ms);
+    }
+    std::sort(times.begin(), times.end());
+    ms = times[times.size() / 2];
+    printf("%-12s %d token%s in turn (%d sets, %.0f MB): both %.1f us, %.2f TB/s (%.2f)\n", m.name,
+           tokens, tokens > 1 ? "s" : "", sets, bytes / 1e6, ms * 1e3, bytes / ms / 1e9,
+           bytes / ms * 1e3 / read);
+    fflush(stdout);
+    for (int64_t *one : begins) {
+        TRY(cudaFree(one));
+    }
+    problem_free(&p);
+}
+
 static int decode(void)
 {
     double read = bandwidth_of_read((size_t)4 << 30);
@@ -645,6 +712,9 @@ static int decode(void)
             decode_one(m, m.experts, m.experts, rows, read);
         }
         decode_one(m, m.experts, m.topk, 1, read);
+        if (m.experts >= 2 * m.topk) {
+            decode_rotating(m, 1, read);
+        }
     }
     decode_one(models[0], 128, 128, 128, read);
     decode_one(models[0], 128, 128, 256, read);
@@ -654,19 +724,45 @@ static int decode(void)
 static int layer(void)
 {
     problem_t p;
+    double    flops;
 
     problem_make(&p, true, true, false, 2048, 768, ragged(128, 2048), 32768);
-    double flops = 2.0 * p.rows * (p.up.N * p.up.K + p.down.N * p.down.K);
-    for (int i = 0; i < 3; i++) {
-        double both = time_of(11, [&] {
-            wtn_cuda_gemm_sm90.up(p.state, &p.up_args);
-            wtn_cuda_gemm_sm90.down(p.state, &p.down_args);
+    flops = 2.0 * p.rows * (p.up.N * p.up.K + p.down.N * p.down.K);
+    for (uint32_t form : {FORM_COUNT, FORM_MIDDLE, FORM_WIDE, FORM_COUNT}) {
+        double both = time_of(15, [&] {
+            run_form(form, &p, true, true);
+            run_form(form, &p, false, false);
         });
 
-        printf("Qwen3-30B experts, %lld rows: %.3f ms, %.1f TFLOP/s\n", (long long)p.rows,
-               both * 1e3, flops / both / 1e12);
+        printf("Qwen3-30B experts, %lld rows, form %u: %.3f ms, %.1f TFLOP/s\n", (long long)p.rows,
+               form, both * 1e3, flops / both / 1e12);
     }
     problem_free(&p);
+    return 0;
+}
+
+/* For ncu: dense up, gathered up, up from rows side by side, dense down, down. */
+static int profile(const char *name)
+{
+    for (const model_t &m : models) {
+        problem_t p;
+        uint16_t *wide;
+
+        if (strcmp(m.name, name) != 0) {
+            continue;
+        }
+        problem_make(&p, true, true, false, m.H, m.I, ragged(m.experts, 2048), 16384);
+        p.x_sorted = device_random((size_t)p.rows * m.H, true, 1.7f, 9);
+        wide       = device_alloc<uint16_t>((size_t)p.rows * p.up.N);
+        dense(p.x_sorted, p.w_up, wide, p.rows, p.up.N, p.up.K);
+        wtn_cuda_gemm_sm90.up(p.state, &p.up_args);
+        p.up_args.a = p.x_sorted, p.up_args.a_index = NULL;
+        wtn_cuda_gemm_sm90.up(p.state, &p.up_args);
+        dense(p.h, p.w_down, p.out, p.rows, p.down.N, p.down.K);
+        wtn_cuda_gemm_sm90.down(p.state, &p.down_args);
+        TRY(cudaFree(wide));
+        problem_free(&p);
+    }
     return 0;
 }
 
@@ -686,6 +782,9 @@ int main(int argc, char **argv)
     }
     if (strcmp(what, "decode") == 0) {
         return decode();
+    }
+    if (strcmp(what, "profile") == 0) {
+        return profile(argc > 2 ? argv[2] : models[0].name);
     }
     return layer();
 }

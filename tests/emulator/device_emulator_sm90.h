@@ -18,6 +18,8 @@ void check_cluster(const char *wrapper, place_t place, uint32_t blocks, uint32_t
 void fence_async(void);
 void tensor_load(const char *wrapper, place_t place, uint32_t to, const void *map, int32_t x,
                  int32_t y, uint32_t barrier);
+void bulk_store(place_t place, void *to, uint32_t from, uint32_t bytes);
+void bulk_read(void);
 void set_registers(const char *wrapper, place_t place, uint32_t count, bool raise);
 void act_elect(void *const lanes[WARP]);
 void act_store_matrix(void *const lanes[WARP]);
@@ -101,6 +103,19 @@ WTN_DEVICE void wtn_tensor_load_multicast(wtn_saddr_t to, const wtn_tensor_map_t
 {
     emulator::check_cluster("wtn_tensor_load_multicast", here, blocks, 1);
     emulator::tensor_load("wtn_tensor_load_multicast", here, to, map, x, y, barrier);
+}
+
+/* "cp.async.bulk" to memory: happens at the thread's wait, as late as it may. */
+WTN_DEVICE void wtn_bulk_store(void *to, wtn_saddr_t from, uint32_t bytes, WTN_HERE)
+{
+    emulator::bulk_store(here, to, from, bytes);
+}
+WTN_DEVICE void wtn_bulk_commit(void)
+{
+}
+WTN_DEVICE void wtn_bulk_wait_read(void)
+{
+    emulator::bulk_read();
 }
 
 /* ---- clusters of one block ---- */

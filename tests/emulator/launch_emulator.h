@@ -43,4 +43,12 @@ static inline witan_status_t wtn_launch(const wtn_launch_t *launch, void (*kerne
     return wtn_cuda_status((int)code, launch->name);
 }
 
+/* Here each grid ends before the next begins. */
+template <typename params_t>
+static inline witan_status_t wtn_launch_early(const wtn_launch_t *launch, void (*kernel)(params_t),
+                                              const params_t     *params)
+{
+    return wtn_launch(launch, kernel, params);
+}
+
 #endif

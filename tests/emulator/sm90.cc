@@ -33,6 +33,7 @@ void sm90_begin(block_t *block)
     }
     s->barriers.clear();
     s->landings.clear();
+    s->bulks.assign(threads, std::vector<bulk_t>());
     s->matrices.assign(threads, matrix_queue_t());
     s->registers.assign(block->warps.size(),
                         std::min<uint32_t>(REGISTERS_MAX, REGISTERS / (uint32_t)threads) / 8 * 8);
@@ -43,6 +44,11 @@ void sm90_begin(block_t *block)
 
 const char *sm90_end(block_t *block)
 {
+    for (const std::vector<bulk_t> &bulks : block->sm90->bulks) {
+        if (!bulks.empty()) {
+            return "a thread left while its bulk stores read shared memory";
+        }
+    }
     return block->sm90->landings.empty() ? NULL : "all threads left while copies were under way";
 }
 
@@ -211,6 +217,29 @@ void mbarrier_arrive_copies(place_t place, uint32_t barrier)
 {
     (void)find("wtn_mbarrier_arrive_copies", place, barrier);
     add_landing({barrier, NULL, 0, 0, 0, self});
+}
+
+/* ---- bulk stores ---- */
+
+void bulk_store(place_t place, void *to, uint32_t from, uint32_t bytes)
+{
+    (void)shared_at("wtn_bulk_store", place, from, bytes, 16);
+    check_aligned("wtn_bulk_store", place, to, 16);
+    if (bytes == 0 || bytes % 16 != 0) {
+        fault(cudaErrorIllegalAddress, place, "wtn_bulk_store: %u bytes, expected a multiple of 16",
+              bytes);
+    }
+    self->block->sm90->bulks[self->index].push_back({(char *)to, from, bytes});
+}
+
+void bulk_read(void)
+{
+    std::vector<bulk_t> &bulks = self->block->sm90->bulks[self->index];
+
+    for (const bulk_t &bulk : bulks) {
+        memcpy(bulk.to, self->block->shared + (bulk.from - SHARED_ADDRESS), bulk.bytes);
+    }
+    bulks.clear();
 }
 
 /* ---- the two proxies of shared memory ---- */

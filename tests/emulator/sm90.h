@@ -27,6 +27,12 @@ struct landing_t {
     thread_t   *thread;
 };
 
+/* A bulk store that has not yet read its shared memory. */
+struct bulk_t {
+    char    *to;
+    uint32_t from, bytes;
+};
+
 /* One wgmma of a lane, queued. */
 struct wgmma_t {
     float   *d;
@@ -42,13 +48,14 @@ struct matrix_queue_t { /* of a thread */
 };
 
 struct sm90_t {
-    std::map<uint32_t, mbarrier_t> barriers; /* by shared address */
-    std::vector<landing_t>         landings;
-    std::vector<matrix_queue_t>    matrices;  /* by thread */
-    std::vector<uint32_t>          registers; /* of a thread, by warp */
-    std::vector<bool>              unfenced;  /* 16-byte chunks that cp.async wrote */
-    std::vector<uint32_t>          unfenced_list;
-    uint32_t                       tests; /* mbarrier tests in a row that said no */
+    std::map<uint32_t, mbarrier_t>   barriers; /* by shared address */
+    std::vector<landing_t>           landings;
+    std::vector<std::vector<bulk_t>> bulks;     /* by thread */
+    std::vector<matrix_queue_t>      matrices;  /* by thread */
+    std::vector<uint32_t>            registers; /* of a thread, by warp */
+    std::vector<bool>                unfenced;  /* 16-byte chunks that cp.async wrote */
+    std::vector<uint32_t>            unfenced_list;
+    uint32_t                         tests; /* mbarrier tests in a row that said no */
 };
 
 /* tensor_map.cc: bytes of a box; copying it into the block's shared memory. */

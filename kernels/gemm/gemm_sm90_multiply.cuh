@@ -1,0 +1,314 @@
+/* The multiplying side of the persistent sm_90a GEMM: products of tiles, and what becomes of the
+ * sums. */
+#ifndef WTN_GEMM_SM90_MULTIPLY_CUH
+#define WTN_GEMM_SM90_MULTIPLY_CUH
+
+#include "kernels/activation/activation_cuda.cuh"
+#include "kernels/gemm/gemm_sm90_load.cuh"
+
+#if WTN_HAS_SM90A
+
+/* This warp is done with a stage: tell every block that brings something into it. */
+template <typename form> WTN_DEVICE void stage_release(wtn_saddr_t shared, uint32_t stage)
+{
+    if (form::pair == 1) {
+        if (wtn_lane() == 0) {
+            wtn_mbarrier_arrive(barrier_empty(shared, stage));
+        }
+    } else if (wtn_lane() < form::pair) {
+        wtn_mbarrier_arrive_cluster(barrier_empty(shared, stage), wtn_lane());
+    }
+}
+
+/* How a tile falls to warpgroups: blocks of 64 rows for each. */
+template <typename form> struct share {
+    static constexpr uint32_t blocks = form::rows / 64 / form::groups;
+    static constexpr uint32_t count  = form::columns / 2; /* numbers of a block in a thread */
+};
+
+/* d = the sums of one tile, this warpgroup's part of it, from `row` on. The stage before the last
+ * one queued is given back as soon as its products are done, so the matrix units always have one
+ * more to do. `next`: the named barrier where the other warpgroup waits for its turn, or 0. */
+template <bool bf16, typename form>
+WTN_DEVICE void multiply_tile(const gemm_params_t &p, wtn_saddr_t shared, uint32_t row,
+                              ring_t &ring, uint32_t next,
+                              float (&d)[share<form>::blocks][share<form>::count])
+{
+    uint32_t steps  = step_count<form>(p);
+    uint32_t before = 0;
+    bool     first  = true;
+
+#pragma unroll
+    for (uint32_t m = 0; m < share<form>::blocks; m++) {
+        wtn_wgmma_hold(d[m]);
+    }
+    for (uint32_t step = 0; step < steps; step++) {
+        wtn_saddr_t at = shared + ring.stage * form::stage_bytes;
+        uint64_t    a  = wtn_wgmma_descriptor(at + row * ATOM_BYTES);
+        uint64_t    b  = wtn_wgmma_descriptor(at + form::rows * form::atoms * ATOM_BYTES);
+
+        wtn_mbarrier_wait(barrier_full(shared, ring.stage), ring.parity);
+        wtn_wgmma_fence();
+#pragma unroll
+        for (uint32_t i = 0; i < form::atoms * 4; i++) {
+            /* In units of 16 bytes: 16 columns of K are 2. */
+            uint32_t a_at = i / 4 * form::rows * (ATOM_BYTES / 16) + i % 4 * 2;
+            uint32_t b_at = i / 4 * form::columns * (ATOM_BYTES / 16) + i % 4 * 2;
+
+#pragma unroll
+            for (uint32_t m = 0; m < share<form>::blocks; m++) {
+                wtn_wgmma<bf16>(d[m], a + a_at + m * 64 * (ATOM_BYTES / 16), b + b_at,
+                                !first || i > 0);
+            }
+        }
+        wtn_wgmma_commit();
+        wtn_wgmma_wait<1>();
+        if (!first) {
+            stage_release<form>(shared, before);
+        }
+        before = ring.stage;
+        first  = false;
+        ring_next(ring, form::stages);
+    }
+    if (next != 0) {
+        wtn_arrive_named(next, 256);
+    }
+    wtn_wgmma_wait<0>();
+#pragma unroll
+    for (uint32_t m = 0; m < share<form>::blocks; m++) {
+        wtn_wgmma_hold(d[m]);
+    }
+    stage_release<form>(shared, before);
+}
+
+/* A tile of which this warpgroup has no rows: only let its stages go. */
+template <typename form>
+WTN_DEVICE void pass_tile(const gemm_params_t &p, wtn_saddr_t shared, ring_t &ring)
+{
+    for (uint32_t left = step_count<form>(p); left > 0; left--) {
+        wtn_mbarrier_wait(barrier_full(shared, ring.stage), ring.parity);
+        stage_release<form>(shared, ring.stage);
+        ring_next(ring, form::stages);
+    }
+}
+
+/* ---- what becomes of the sums ---- */
+
+template <bool bf16> WTN_DEVICE uint32_t pack(float lo, float hi)
+{
+    return bf16 ? wtn_pack_bf16(lo, hi) : wtn_pack_f16(lo, hi);
+}
+
+/* Lane l holds columns 8 j + 2 (l % 4) and the next, in d[4 j] and on. */
+template <int count>
+WTN_DEVICE void add_bias(const float *bias, uint32_t column, uint32_t N, float (&d)[count])
+{
+    column += wtn_lane() % 4 * 2;
+#pragma unroll
+    for (int j = 0; j < count / 4; j++) {
+        float b0 = column + 8 * j < N ? bias[column + 8 * j] : 0.0f;
+        float b1 = column + 8 * j + 1 < N ? bias[column + 8 * j + 1] : 0.0f;
+
+        d[4 * j] += b0;
+        d[4 * j + 1] += b1;
+        d[4 * j + 2] += b0;
+        d[4 * j + 3] += b1;
+    }
+}
+
+/* silu and swish, unrolled: what most models have. g lies in d[8 j + i], u of the same column in
+ * d[8 j + 4 + i], i < 4; h takes g's place. */
+template <int count>
+WTN_DEVICE void activate_swish(const witan_activation_t &activation, float (&d)[count])
+{
+    witan_activation_t swish = activation;
+
+    swish.kind      = WITAN_ACTIVATION_SWISH;
+    swish.parameter = activation.kind == WITAN_ACTIVATION_SILU ? 1.0f : activation.parameter;
+    swish.gated     = true;
+#pragma unroll
+    for (int j = 0; j < count; j += 8) {
+#pragma unroll
+        for (int i = j; i < j + 4; i++) {
+            d[i] = wtn_activate_gated<false>(swish, d[i], d[i + 4]);
+        }
+    }
+}
+
+/* All others, in a loop that turns the accumulator round, as eight formulas at each of its places
+ * would be much code. Gated as above; else u in d[4 j + i]. */
+template <bool gated, int count>
+WTN_DEVICE void activate_turning(const witan_activation_t &activation, float (&d)[count])
+{
+    const int step = gated ? 8 : 4;
+
+#pragma unroll 1
+    for (int j = 0; j < count; j += step) {
+        float h[4];
+
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            h[i] = wtn_activate_gated<false>(activation, d[i], d[gated ? i + 4 : i]);
+        }
+#pragma unroll
+        for (int i = 0; i + step < count; i++) {
+            d[i] = d[i + step];
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            d[count - step + i] = h[i];
+        }
+    }
+}
+
+/* Where lane l's row of the warp's 16, row l % 16, goes; -1: there is no such row. Asked for before
+ * the products, so that the index is not waited for after them. */
+WTN_DEVICE int64_t row_out(const gemm_params_t &p, const tile_t &tile, uint32_t row)
+{
+    row += wtn_lane() % 16;
+    if (row >= tile.rows) {
+        return -1;
+    }
+    return p.out_index == NULL ? tile.row + row : p.out_index[tile.row + row];
+}
+
+/* Store `columns` columns of the warp's rows from shared memory, row r at turn + r * TURN_STRIDE,
+ * to `column` of out. Rows that begin at any address go by single numbers. */
+WTN_DEVICE void store_turned(const gemm_params_t &p, int64_t to, uint32_t column, uint32_t columns,
+                             char *turn)
+{
+    uint32_t left = column < p.out_columns ? p.out_columns - column : 0;
+
+    columns = columns < left ? columns : left;
+    if (column + columns > p.used_columns) { /* in the last tile only */
+        wtn_sync_warp();
+        for (uint32_t c = 0; wtn_lane() < 16 && c < columns; c++) {
+            if (column + c >= p.used_columns) {
+                ((uint16_t *)(turn + wtn_lane() * TURN_STRIDE))[c] = 0;
+            }
+        }
+    }
+    if (p.out_aligned) {
+        wtn_fence_async();
+        wtn_sync_warp();
+        if (wtn_lane() < 16 && to >= 0 && columns > 0) {
+            wtn_bulk_store(p.out + to * p.out_stride + (uint64_t)column * 2,
+                           wtn_shared_address(turn) + wtn_lane() * TURN_STRIDE, columns * 2);
+            wtn_bulk_commit();
+        }
+        return;
+    }
+    wtn_sync_warp();
+    for (uint32_t r = 0; r < 16; r++) {
+        int64_t   row  = shuffle64(to, r);
+        uint16_t *into = (uint16_t *)(p.out + row * p.out_stride) + column;
+
+        for (uint32_t c = wtn_lane(); row >= 0 && c < columns; c += 32) {
+            into[c] = ((const uint16_t *)(turn + r * TURN_STRIDE))[c];
+        }
+    }
+}
+
+/* The warp's 16 rows of sums to `column` of out, by way of shared memory. 8 columns lie in 4
+ * numbers of each `step`. */
+template <bool bf16, int step, int count>
+WTN_DEVICE void store_rows(const gemm_params_t &p, int64_t to, uint32_t column, char *turn,
+                           const float (&d)[count])
+{
+    const int groups = count / step; /* of 8 columns */
+
+    wtn_saddr_t put = wtn_shared_address(turn) + wtn_lane() % 16 * TURN_STRIDE;
+
+#pragma unroll
+    for (int pass = 0; pass < groups; pass += TURN_COLUMNS / 8) {
+        const int width = groups - pass < (int)TURN_COLUMNS / 8 ? groups - pass : TURN_COLUMNS / 8;
+
+        wtn_bulk_wait_read(); /* what was put here before has left */
+        wtn_sync_warp();
+#pragma unroll
+        for (int j = 0; j < width; j += 2) {
+            const float *a = &d[(pass + j) * step];
+            const float *b = j + 1 < width ? a + step : a; /* an odd last one twice */
+
+            wtn_store_matrix(put + ((uint32_t)j + wtn_lane() / 16) * 16, pack<bf16>(a[0], a[1]),
+                             pack<bf16>(a[2], a[3]), pack<bf16>(b[0], b[1]),
+                             pack<bf16>(b[2], b[3]));
+        }
+        store_turned(p, to, column + (uint32_t)pass * 8, (uint32_t)width * 8, turn);
+    }
+}
+
+template <bool bf16, bool up, int count>
+WTN_DEVICE void finish_block(const gemm_params_t &p, const tile_t &tile, int64_t to, char *turn,
+                             float (&d)[count])
+{
+    if (p.bias != NULL) {
+        add_bias(p.bias + (uint64_t)tile.expert * p.N, tile.column, p.N, d);
+    }
+    if (up && p.activation.gated) {
+        if (p.activation.kind == WITAN_ACTIVATION_SILU ||
+            p.activation.kind == WITAN_ACTIVATION_SWISH) {
+            activate_swish(p.activation, d);
+        } else {
+            activate_turning<true>(p.activation, d);
+        }
+        store_rows<bf16, 8>(p, to, tile.column / 2, turn, d);
+    } else {
+        if (up) {
+            activate_turning<false>(p.activation, d);
+        }
+        store_rows<bf16, 4>(p, to, tile.column, turn, d);
+    }
+}
+
+template <bool bf16, bool up, typename form>
+WTN_DEVICE void multiply_tiles(const gemm_params_t &p, const survey_t &survey, char *memory)
+{
+    constexpr uint32_t turns = 2 / form::groups; /* warpgroups that take tiles in turn */
+
+    wtn_saddr_t shared = wtn_shared_address(memory);
+    uint32_t    warp   = wtn_warp() - LOADING_WARPS;
+    uint32_t    group  = warp / 4;
+    uint32_t    row    = form::groups > 1 ? group * 64 : 0;
+    uint32_t    count  = walk_count<form>(survey, p.N);
+    uint32_t    steps  = step_count<form>(p);
+    char       *turn   = memory + TURN_AT + warp * TURN_BYTES;
+    ring_t      ring   = {0, 0};
+    float       d[share<form>::blocks][share<form>::count];
+
+    if (turns > 1 && group > 0) {
+        ring_skip(ring, form::stages, steps);
+    }
+    for (uint32_t i = turns > 1 ? group : 0; i < count; i += turns) {
+        bool    more = turns > 1 && i + 1 < count;
+        int64_t to[share<form>::blocks];
+        tile_t  tile;
+
+        /* Only who takes the stages in order can tell by parity whether one is full. */
+        if (turns > 1 && i > 0) {
+            wtn_sync_named(1 + group, 256);
+        }
+        wtn_mbarrier_wait(barrier_full(shared, ring.stage), ring.parity);
+        tile = *tile_slot(memory, i);
+        if (form::groups > 1 && row >= tile.rows) {
+            pass_tile<form>(p, shared, ring);
+            continue;
+        }
+#pragma unroll
+        for (uint32_t m = 0; m < share<form>::blocks; m++) {
+            to[m] = row_out(p, tile, row + m * 64 + warp % 4 * 16);
+        }
+        multiply_tile<bf16, form>(p, shared, row, ring, more ? 2 - group : 0, d);
+#pragma unroll
+        for (uint32_t m = 0; m < share<form>::blocks; m++) {
+            finish_block<bf16, up>(p, tile, to[m], turn, d[m]);
+        }
+        if (turns > 1) {
+            ring_skip(ring, form::stages, steps);
+        }
+    }
+    wtn_bulk_wait_read(); /* before this memory is another block's */
+}
+
+#endif
+#endif
