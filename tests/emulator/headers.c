@@ -30,6 +30,7 @@ const header_value_t HEADER_VALUES[] = {
     VALUE(cudaErrorSymbolNotFound),
     VALUE(cudaErrorNotReady),
     VALUE(cudaErrorIllegalAddress),
+    VALUE(cudaErrorIllegalInstruction),
     VALUE(cudaErrorLaunchOutOfResources),
     VALUE(cudaErrorLaunchTimeout),
     VALUE(cudaErrorPeerAccessAlreadyEnabled),

@@ -50,7 +50,7 @@ static std::map<const char *, allocation_t> allocations;
 static char  *range; /* of device memory */
 static size_t range_used;
 static size_t range_dead; /* of it, from the start on: nothing lives there any more */
-static int    file = -1; /* device memory of this process; other processes open it by name */
+static int    file = -1;  /* device memory of this process; other processes open it by name */
 static pid_t  file_owner;
 static off_t  file_used;
 static int    nothing = -1; /* an empty file: its pages raise SIGBUS */
@@ -208,8 +208,8 @@ static cudaError_t allocate(void **out, size_t bytes, kind_t kind)
     return cudaSuccess;
 }
 
-/* Where nothing lives any more, one mapping takes the place of many: their number is what changes of
- * protection cost. */
+/* Where nothing lives any more, one mapping takes the place of many: their number is what changes
+ * of protection cost. */
 static void bury_dead(void)
 {
     for (const auto &entry : allocations) {

@@ -213,6 +213,7 @@ static const struct {
     ERROR(cudaErrorSymbolNotFound, "named symbol not found"),
     ERROR(cudaErrorNotReady, "device not ready"),
     ERROR(cudaErrorIllegalAddress, "an illegal memory access was encountered"),
+    ERROR(cudaErrorIllegalInstruction, "an illegal instruction was encountered"),
     ERROR(cudaErrorLaunchOutOfResources, "too many resources requested for launch"),
     ERROR(cudaErrorLaunchTimeout, "the launch timed out and was terminated"),
     ERROR(cudaErrorPeerAccessAlreadyEnabled, "peer access is already enabled"),

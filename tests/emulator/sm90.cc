@@ -209,7 +209,7 @@ void tensor_load(const char *wrapper, place_t place, uint32_t to, const void *ma
                  int32_t y, uint32_t barrier)
 {
     (void)find(wrapper, place, barrier);
-    box_check(wrapper, place, map, to);
+    box_check(wrapper, place, map, to, x);
     add_landing({barrier, map, to, x, y, self});
 }
 

@@ -60,7 +60,7 @@ struct sm90_t {
 
 /* tensor_map.cc: bytes of a box; copying it into the block's shared memory. */
 uint32_t box_bytes(const void *map);
-void     box_check(const char *wrapper, place_t place, const void *map, uint32_t to);
+void     box_check(const char *wrapper, place_t place, const void *map, uint32_t to, int32_t x);
 void     box_copy(block_t *block, const void *map, uint32_t to, int32_t x, int32_t y);
 
 } // namespace emulator

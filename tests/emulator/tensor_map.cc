@@ -83,7 +83,7 @@ uint32_t box_bytes(const void *map)
     return m.box[0] * m.box[1] * m.element_bytes;
 }
 
-void box_check(const char *wrapper, place_t place, const void *map, uint32_t to)
+void box_check(const char *wrapper, place_t place, const void *map, uint32_t to, int32_t x)
 {
     tensor_map_t m;
 
@@ -91,6 +91,11 @@ void box_check(const char *wrapper, place_t place, const void *map, uint32_t to)
     memcpy(&m, map, sizeof(m));
     if (m.magic != MAGIC) {
         fault(cudaErrorLaunchFailure, place, "%s: %p is no tensor map", wrapper, map);
+    }
+    /* Not in the manual; an H200 calls anything else an illegal instruction. */
+    if (x % (int32_t)(16 / m.element_bytes) != 0) {
+        fault(cudaErrorIllegalInstruction, place, "%s: a box begins at column %d, not at 16 bytes",
+              wrapper, x);
     }
     (void)shared_at(wrapper, place, to, box_bytes(map), 128);
 }

@@ -37,7 +37,7 @@ START_TEST(test_box_is_swizzled_and_zero_outside)
 {
     static const struct {
         int32_t x, y;
-    } at[] = {{0, 0}, {8, 3}, {70, 30}, {100, 0}, {-16, -5}, {200, 200}};
+    } at[] = {{0, 0}, {8, 3}, {72, 30}, {96, 0}, {-16, -5}, {200, 200}};
     enum { ROWS = 37, COLUMNS = 100, STRIDE = 208 };
     const size_t  box_bytes = BOX_ROWS * BOX_COLUMNS * 2;
     unsigned char matrix[ROWS][STRIDE], *box = malloc(box_bytes);
