@@ -15,6 +15,9 @@ typedef enum witan_combine_mode {
         1, /**< each rank sums its rows first: less traffic, bits of this layout */
 } witan_combine_mode_t;
 
+/** How the rows of an expert are laid out. On cuda the host does not know them: AUTO goes by the
+ * average over the experts of the rows a round can have, and MASKED, the form for few rows, has no
+ * slots that could overflow. */
 typedef enum witan_executor {
     WITAN_EXECUTOR_AUTO       = 0, /**< masked up to masked_rows_max rows in every expert */
     WITAN_EXECUTOR_CONTIGUOUS = 1,
