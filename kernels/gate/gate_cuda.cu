@@ -46,7 +46,6 @@ typedef struct gate_params {
     float          *logits;
     int64_t         token_count, hidden_size, stored_cols, plane_words;
     int32_t         out_count;
-    bool            vectors; /* rows of x are 16-byte aligned */
 } gate_params_t;
 
 /* ---- parts of numbers ---- */
@@ -59,36 +58,39 @@ template <witan_dtype_t dtype> struct raw {
 /* The same, of any dtype, as bf16 bits. */
 typedef raw<WITAN_BF16> eight_t;
 
-/* Those of one row from column k on; zeros past the end and where there is no row. */
-template <witan_dtype_t dtype>
+/* Those of one row from column k on; zeros past its end. Rows past the last token are the last
+ * one's: their logits are not stored. */
+template <witan_dtype_t dtype, bool aligned>
 WTN_DEVICE raw<dtype> load_x(const gate_params_t &p, int64_t row, int64_t k)
 {
-    const int   bytes = dtype == WITAN_F32 ? 4 : 2;
-    const char *from  = p.x + (row * p.hidden_size + k) * bytes;
-    raw<dtype>  out   = {};
+    const int     bytes = dtype == WITAN_F32 ? 4 : 2;
+    const int64_t t     = row < p.token_count ? row : p.token_count - 1;
+    const char   *from  = p.x + (t * p.hidden_size + k) * bytes;
+    raw<dtype>    out   = {};
 
-    if (row >= p.token_count) {
-        return out;
-    }
-    if (p.vectors && k + 8 <= p.hidden_size) {
+    if constexpr (aligned) { /* so that H is a multiple of 8, too */
 #pragma unroll
         for (int i = 0; i < 2 * bytes; i += 4) {
-            const wtn_vec16_t v = wtn_load16(from + 4 * i);
+            wtn_vec16_t v = {0, 0, 0, 0};
 
+            if (k < p.hidden_size) {
+                v = wtn_load16(from + 4 * i);
+            }
             out.word[i]     = v.x;
             out.word[i + 1] = v.y;
             out.word[i + 2] = v.z;
             out.word[i + 3] = v.w;
         }
-        return out;
-    }
+    } else {
 #pragma unroll
-    for (int i = 0; i < 8; i++) {
-        if (k + i < p.hidden_size) {
-            if constexpr (dtype == WITAN_F32) {
-                out.word[i] = *(const uint32_t *)(from + 4 * i);
-            } else {
-                out.word[i / 2] |= (uint32_t)(*(const uint16_t *)(from + 2 * i)) << (i % 2 * 16);
+        for (int i = 0; i < 8; i++) {
+            if (k + i < p.hidden_size) {
+                if constexpr (dtype == WITAN_F32) {
+                    out.word[i] = *(const uint32_t *)(from + 4 * i);
+                } else {
+                    out.word[i / 2] |= (uint32_t)(*(const uint16_t *)(from + 2 * i))
+                                       << (i % 2 * 16);
+                }
             }
         }
     }
@@ -160,7 +162,7 @@ template <witan_dtype_t dtype, int planes, int MT, int NT> struct step {
     wtn_vec16_t w[planes][NT];
 };
 
-template <witan_dtype_t dtype, int planes, int MT, int NT>
+template <witan_dtype_t dtype, int planes, bool aligned, int MT, int NT>
 WTN_DEVICE void load_step(const gate_params_t &p, int64_t token, int64_t column, int64_t k,
                           step<dtype, planes, MT, NT> *s)
 {
@@ -169,8 +171,8 @@ WTN_DEVICE void load_step(const gate_params_t &p, int64_t token, int64_t column,
     k += wtn_lane() % 4 * 8;
 #pragma unroll
     for (int m = 0; m < MT; m++) {
-        s->x[m][0] = load_x<dtype>(p, token + 16 * m + row, k);
-        s->x[m][1] = load_x<dtype>(p, token + 16 * m + row + 8, k);
+        s->x[m][0] = load_x<dtype, aligned>(p, token + 16 * m + row, k);
+        s->x[m][1] = load_x<dtype, aligned>(p, token + 16 * m + row + 8, k);
     }
 #pragma unroll
     for (int i = 0; i < planes * NT; i++) {
@@ -206,7 +208,7 @@ WTN_DEVICE void add_step(const step<dtype, planes, MT, NT> &s, tile<MT, NT> *hig
 }
 
 /* The sums of one segment, that of `index`. */
-template <witan_dtype_t dtype, int planes, int MT, int NT, int depth>
+template <witan_dtype_t dtype, int planes, bool aligned, int MT, int NT, int depth>
 WTN_DEVICE void sum_segment(const gate_params_t &p, int64_t token, int64_t column, int64_t index,
                             tile<MT, NT> *out)
 {
@@ -222,7 +224,7 @@ WTN_DEVICE void sum_segment(const gate_params_t &p, int64_t token, int64_t colum
 #pragma unroll
         for (int d = 0; d < depth; d++) {
             if (k + d * STEP < end) {
-                load_step(p, token, column, k + d * STEP, &s[d]);
+                load_step<dtype, planes, aligned>(p, token, column, k + d * STEP, &s[d]);
             }
         }
 #pragma unroll
@@ -256,8 +258,16 @@ WTN_DEVICE void store_logit(const gate_params_t &p, int64_t t, int64_t n, float 
     }
 }
 
-/* Many tokens: a warp takes the segments of its tile one after another. */
-template <witan_dtype_t dtype, int planes>
+/* Steps whose loads are in flight together: a step's products hide its loads only where planes are
+ * many, and registers are few where they are. */
+template <witan_dtype_t dtype, int planes> WTN_DEVICE constexpr int tile_depth(void)
+{
+    return dtype == WITAN_BF16 && planes == 1 ? 4 : 1;
+}
+
+/* Many tokens: a warp takes the segments of its tile one after another. Also where rows of x are
+ * not aligned to 16 bytes. */
+template <witan_dtype_t dtype, int planes, bool aligned>
 WTN_KERNEL(TILE_THREADS, 1)
 tile_kernel(WTN_PARAMS(gate_params_t, p))
 {
@@ -272,7 +282,8 @@ tile_kernel(WTN_PARAMS(gate_params_t, p))
     }
     clear(&total);
     for (int64_t s = 0; s < segments; s++) {
-        sum_segment<dtype, planes, 2, 4, 1>(p, token, column, s, &one);
+        sum_segment<dtype, planes, aligned, 2, 4, tile_depth<dtype, planes>()>(p, token, column, s,
+                                                                               &one);
 #pragma unroll
         for (int i = 0; i < 32; i++) {
             total.sum[i / 16][i / 4 % 4][i % 4] += one.sum[i / 16][i / 4 % 4][i % 4];
@@ -302,7 +313,9 @@ split_kernel(WTN_PARAMS(gate_params_t, p))
     for (int64_t s = wtn_thread() >> 5; s < segments; s += warps) {
         tile<MT, NT> one;
 
-        sum_segment<dtype, planes, MT, NT, 4 / (MT * NT)>(p, token, column, s, &one);
+        sum_segment<dtype, planes, true, MT, NT, (planes == 1 ? 8 : 4) / (MT * NT)>(p, token,
+                                                                                    column, s,
+                                                                                    &one);
 #pragma unroll
         for (int i = 0; i < MT * NT * 4; i++) {
             const int row = i / (NT * 4) * 16 + element_row(i % 4);
@@ -338,8 +351,11 @@ typedef struct form {
 #define MIDDLE_TOKENS 1024
 
 template <witan_dtype_t dtype, int planes>
-static form_t choose_form(int64_t token_count, int64_t segments)
+static form_t choose_form(int64_t token_count, int64_t segments, bool aligned)
 {
+    if (!aligned) {
+        return {tile_kernel<dtype, planes, false>, TILE_TOKENS, TILE_COLUMNS, false};
+    }
     /* A tile's segments have to fit into shared memory. */
     if (token_count <= SMALL_TOKENS && segments <= 128) {
         return {split_kernel<dtype, planes, 1, 1>, 16, 8, true};
@@ -347,34 +363,37 @@ static form_t choose_form(int64_t token_count, int64_t segments)
     if (token_count <= MIDDLE_TOKENS && segments <= 32) {
         return {split_kernel<dtype, planes, 2, 2>, 32, 16, true};
     }
-    return {tile_kernel<dtype, planes>, TILE_TOKENS, TILE_COLUMNS, false};
+    return {tile_kernel<dtype, planes, true>, TILE_TOKENS, TILE_COLUMNS, false};
 }
 
 template <witan_dtype_t dtype>
-static form_t choose_planes(int32_t planes, int64_t token_count, int64_t segments)
+static form_t choose_planes(const wtn_gate_t *gate, int64_t token_count, bool aligned)
 {
-    return planes == 1 ? choose_form<dtype, 1>(token_count, segments)
-                       : choose_form<dtype, 3>(token_count, segments);
+    const int64_t segments = wtn_ceil_div(gate->stored_cols, SEGMENT);
+
+    return gate->plane_count == 1 ? choose_form<dtype, 1>(token_count, segments, aligned)
+                                  : choose_form<dtype, 3>(token_count, segments, aligned);
 }
 
-static form_t choose(const wtn_gate_t *gate, int64_t token_count, int64_t segments)
+static form_t choose(const wtn_gate_t *gate, int64_t token_count, bool aligned)
 {
     switch (gate->spec.x_dtype) {
     case WITAN_F16:
-        return choose_planes<WITAN_F16>(gate->plane_count, token_count, segments);
+        return choose_planes<WITAN_F16>(gate, token_count, aligned);
     case WITAN_BF16:
-        return choose_planes<WITAN_BF16>(gate->plane_count, token_count, segments);
+        return choose_planes<WITAN_BF16>(gate, token_count, aligned);
     case WITAN_F32:
     default:
-        return choose_planes<WITAN_F32>(gate->plane_count, token_count, segments);
+        return choose_planes<WITAN_F32>(gate, token_count, aligned);
     }
 }
 
 extern "C" witan_status_t wtn_cuda_gate_run(const wtn_gate_t *gate, const wtn_gate_args_t *args)
 {
     const int64_t segments = wtn_ceil_div(gate->stored_cols, SEGMENT);
-    const form_t  form     = choose(gate, args->token_count, segments);
     const size_t row_bytes = (size_t)gate->spec.hidden_size * witan_dtype_bytes(gate->spec.x_dtype);
+    const bool   aligned   = ((size_t)args->x | row_bytes) % 16 == 0;
+    const form_t form      = choose(gate, args->token_count, aligned);
     gate_params_t params   = {};
     wtn_launch_t  launch   = {};
 
@@ -389,7 +408,6 @@ extern "C" witan_status_t wtn_cuda_gate_run(const wtn_gate_t *gate, const wtn_ga
     params.stored_cols = gate->stored_cols;
     params.plane_words = gate->stored_rows * gate->stored_cols;
     params.out_count   = gate->spec.out_count;
-    params.vectors     = ((size_t)args->x | row_bytes) % 16 == 0;
     launch.name        = "gate";
     launch.stream      = args->stream;
     launch.blocks      = (uint32_t)wtn_ceil_div(args->token_count, form.tokens);
