@@ -6,7 +6,7 @@ source "$(dirname "$0")/lib.sh"
 
 need --install "${packages_build[@]}" "${packages_coverage[@]}"
 folder=$root/build-coverage
-configure "$folder" -DWITAN_COVERAGE=ON
+configure "$folder" -DWITAN_COVERAGE=ON -DWITAN_CUDA=OFF
 cmake --build "$folder" --parallel "$jobs"
 find "$folder" -name '*.gcda' -delete
 ctest --test-dir "$folder" --parallel "$jobs" --output-on-failure --no-tests=error

@@ -8,7 +8,7 @@ source "$(dirname "$0")/lib.sh"
 need --install "${packages_build[@]}" "${packages_fuzz[@]}"
 
 say "build with sanitizers"
-configure "$root/build-sanitize" -DWITAN_SANITIZE=address,undefined
+configure "$root/build-sanitize" -DWITAN_SANITIZE=address,undefined -DWITAN_CUDA=OFF
 cmake --build "$root/build-sanitize" --parallel "$jobs"
 
 # What Open MPI loads, keeps and unloads again shows as leaks without a name, which no suppression

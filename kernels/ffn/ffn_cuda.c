@@ -279,8 +279,8 @@ witan_status_t wtn_cuda_ffn_run(const wtn_ffn_t *ffn, wtn_ffn_args_t *args)
 {
     const size_t   experts  = (size_t)ffn->spec.expert_count;
     const bool     few_rows = choose_few_rows(ffn, args);
-    run_t          run;
-    witan_status_t status = WITAN_OK;
+    run_t          run      = {0};
+    witan_status_t status   = WITAN_OK;
 
     if (args->row_count < 0) {
         return WTN_ERROR(WITAN_E_ARGUMENT, "experts: %" PRId64 " rows", args->row_count);
