@@ -9,7 +9,10 @@
 #include "tests/emulator/headers.h"
 
 const header_value_t HEADER_VALUES[] = {
-#define VALUE(name) {#name, (long long)(name)}
+#define VALUE(name)              \
+    {                            \
+#name, (long long)(name) \
+    }
     VALUE(cudaSuccess),
     VALUE(cudaErrorInvalidValue),
     VALUE(cudaErrorMemoryAllocation),

@@ -34,9 +34,9 @@ static void put(void *to, size_t index, float value, cudaDataType_t type)
 }
 
 typedef struct problem {
-    float a[BATCH * LDA * LDA], b[BATCH * LDB * LDB], c[BATCH * LDC * N], want[BATCH * LDC * N];
-    char  bytes[3][4 * BATCH * LDC * LDC];
-    void *device[3];
+    float  a[BATCH * LDA * LDA], b[BATCH * LDB * LDB], c[BATCH * LDC * N], want[BATCH * LDC * N];
+    char   bytes[3][4 * BATCH * LDC * LDC];
+    void  *device[3];
     size_t size;
 } problem_t;
 
@@ -99,11 +99,11 @@ START_TEST(test_batched_products_lie_by_column)
     for (int t = 0; t < 3; t++) {
         problem_t *p = calloc(1, sizeof(*p));
         problem_fill(p, types[t]);
-        OK(cublasGemmStridedBatchedEx(
-            handle, a_t ? CUBLAS_OP_T : CUBLAS_OP_N, b_t ? CUBLAS_OP_T : CUBLAS_OP_N, M, N, K,
-            &alpha, p->device[0], types[t], LDA, LDA * LDA, p->device[1], types[t], LDB, LDB * LDB,
-            &beta, p->device[2], types[t], LDC, LDC * N, BATCH, CUBLAS_COMPUTE_32F,
-            CUBLAS_GEMM_DEFAULT));
+        OK(cublasGemmStridedBatchedEx(handle, a_t ? CUBLAS_OP_T : CUBLAS_OP_N,
+                                      b_t ? CUBLAS_OP_T : CUBLAS_OP_N, M, N, K, &alpha,
+                                      p->device[0], types[t], LDA, LDA * LDA, p->device[1],
+                                      types[t], LDB, LDB * LDB, &beta, p->device[2], types[t], LDC,
+                                      LDC * N, BATCH, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
         for (size_t i = 0; i < BATCH; i++) {
             reference(p, i, a_t, b_t, alpha, beta);
         }
@@ -146,10 +146,11 @@ START_TEST(test_grouped_products_take_lists_of_the_device)
     for (int i = 0; i < 3; i++) {
         OK(cudaFree(device_lists[i]));
     }
-    ck_assert_int_eq(cublasGemmGroupedBatchedEx(
-                         handle, a_ops, b_ops, m, n, k, alpha, (const void *const *)lists[0],
-                         CUDA_R_16BF, lda, (const void *const *)lists[1], CUDA_R_16BF, ldb, beta,
-                         lists[2], CUDA_R_16BF, ldc, 2, sizes, CUBLAS_COMPUTE_32F),
+    ck_assert_int_eq(cublasGemmGroupedBatchedEx(handle, a_ops, b_ops, m, n, k, alpha,
+                                                (const void *const *)lists[0], CUDA_R_16BF, lda,
+                                                (const void *const *)lists[1], CUDA_R_16BF, ldb,
+                                                beta, lists[2], CUDA_R_16BF, ldc, 2, sizes,
+                                                CUBLAS_COMPUTE_32F),
                      CUBLAS_STATUS_INVALID_VALUE); /* lists of the host */
     OK(cublasDestroy(handle));
     free(p);
