@@ -6,6 +6,8 @@
 #include "dispatch/reference.h"
 #ifdef WITAN_TEST_SOFTWARE
 #include "software.h"
+#else
+#include "graph.h"
 #endif
 
 run_t run_make(int64_t token_count)
@@ -46,7 +48,7 @@ static witan_group_t *group_of(int32_t ep, int32_t tp, bool alone)
     witan_group_config_init(&config);
     config.thread_count = 1;
     config.timeout_ns   = 60000000000u;
-    config.share_device = true;
+    config.share_device = device_count() < world_size;
     if (alone) {
         ck_ok(witan_group_create_self(&group, &config));
         return group;

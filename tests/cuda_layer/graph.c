@@ -3,11 +3,11 @@
 #include <check.h>
 #include <cuda_runtime_api.h>
 
-bool device_is_there(void)
+int device_count(void)
 {
     int count = 0;
 
-    return cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
+    return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
 
 void *stream_make(void)

@@ -2,9 +2,8 @@
 #ifndef TEST_GRAPH_H
 #define TEST_GRAPH_H
 
-#include <stdbool.h>
-
-bool device_is_there(void);
+/* Devices this process sees. */
+int device_count(void);
 
 void *stream_make(void);
 void  stream_free(void *stream);

@@ -6,6 +6,9 @@
 
 #include "dispatch/layer.h"
 
+/* As in graph.h. */
+int device_count(void);
+
 /* Steps of this host layer go through the stream engine from now on; before its first plan. */
 void software_take(witan_layer_t *layer);
 

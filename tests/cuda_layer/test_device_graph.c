@@ -84,7 +84,7 @@ START_TEST(test_replay_with_other_tokens_equals_a_step)
 
     witan_group_config_init(&options);
     options.thread_count = 1;
-    options.share_device = true;
+    options.share_device = device_count() < world_size;
     ck_ok(witan_group_create_mpi(&group, MPI_COMM_WORLD, &options));
     block.config.shared_inter_size = 16;
     layer                          = device_layer(&block, group);
@@ -102,7 +102,7 @@ START_TEST(test_capture_of_exact_exchange_is_refused)
 {
     block_t             block = block_make(9, 3, H, 24, WITAN_BF16);
     witan_plan_config_t config;
-    witan_group_t      *group = world_group(0, 1);
+    witan_group_t      *group = device_group(0, 1);
     witan_layer_t      *layer;
     witan_plan_t       *plan;
     void               *stream, *hidden, *graph;
@@ -151,5 +151,5 @@ static Suite *make_suite(void)
 
 int main(int argc, char **argv)
 {
-    return device_is_there() ? harness_run(argc, argv, make_suite) : 77;
+    return device_count() > 0 ? harness_run(argc, argv, make_suite) : 77;
 }
