@@ -61,6 +61,12 @@ for preset in mixtral-8x7b qwen2-57b-a14b gpt-oss-120b; do
     done
 done
 
+# The benchmarks run, and what they compute is right.
+works 2 bench layer --backend cuda --experts 8 --topk 2 --hidden 64 --inter 32 --tokens 0,5 -n 2 -w 1 \
+    --exchange direct
+[ "$(grep -vc '^#' "$work/stdout")" -eq 2 ] || wrong "bench layer: $(cat "$work/stdout")"
+works 0 bench experts --backend cuda --experts 4 --topk 2 --hidden 64 --inter 32 --rows 3 -n 2 -w 1
+
 # What cannot be.
 # shellcheck disable=SC2086
 fails 2 1 'exchange: backend host has none' run $model --backend host --exchange padded \
