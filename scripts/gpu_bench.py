@@ -26,13 +26,13 @@ try:
 except ImportError:
     triton = None
 
-# experts, top-k, hidden size, expert width
+# experts, top-k, hidden size, expert width; of the large ones the experts of one rank of several
 SHAPES = {
-    "deepseek-v3": (256, 8, 7168, 2048),
+    "deepseek-v3": (32, 8, 7168, 2048),
     "mixtral-8x7b": (8, 2, 4096, 14336),
     "qwen3-30b-a3b": (128, 8, 2048, 768),
-    "qwen3-235b-a22b": (128, 8, 4096, 1536),
-    "gpt-oss-120b": (128, 4, 2880, 2880),
+    "qwen3-235b-a22b": (32, 8, 4096, 1536),
+    "gpt-oss-120b": (32, 4, 2880, 2880),
     "olmoe-1b-7b": (64, 8, 2048, 1024),
 }
 FLUSH_BYTES = 256 << 20
@@ -178,7 +178,7 @@ def main():
     parser.add_argument("--witan", required=True)
     parser.add_argument("--out", required=True, type=pathlib.Path)
     parser.add_argument("--shapes", default=",".join(SHAPES))
-    parser.add_argument("--rows", default="1,4,16,64,1024,2048")
+    parser.add_argument("--rows", default="4,16,64,1024,2048")
     parser.add_argument("--repeat", type=int, default=11)
     options = parser.parse_args()
     rows = [int(r) for r in options.rows.split(",")]
@@ -186,7 +186,7 @@ def main():
     results = []
     print(f"# {torch.cuda.get_device_name()}, torch {torch.__version__}, bf16, medians of "
           f"{options.repeat}; ms; ratio: peer's two products / witan's whole expert network")
-    print(f"# {'shape':16} {'rows':>6} {'witan':>9} {'again':>9} {'TFLOP/s':>8} {'TB/s':>6}  peers")
+    print(f"# {'shape':16} {'E':>4} {'rows':>6} {'witan':>9} {'again':>9} {'TFLOP/s':>8} {'TB/s':>6}  peers")
     for shape in options.shapes.split(","):
         E, _, H, I = SHAPES[shape]
         first = time_witan(options.witan, shape, rows, options.repeat, options.out)
@@ -201,7 +201,7 @@ def main():
             results.append(entry)
             text = "  ".join(f"{name} {t:.3f} ({t / ms:.2f}x)" for name, t in peers[r].items()
                              if t is not None)
-            print(f"  {shape:16} {r:6d} {first[r]:9.3f} {again[r]:9.3f} {entry['tflops']:8.1f} "
+            print(f"  {shape:16} {E:4d} {r:6d} {first[r]:9.3f} {again[r]:9.3f} {entry['tflops']:8.1f} "
                   f"{entry['weight_tb_per_s']:6.2f}  {text}", flush=True)
     (options.out / "peers.json").write_text(json.dumps({
         "schema": "witan-peers-1", "device": torch.cuda.get_device_name(),
