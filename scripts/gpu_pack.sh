@@ -29,6 +29,8 @@ done
 rm -rf "$folder"/usr/share/{doc,man,info,lintian,locale,bug} \
     "$folder"/usr/lib/x86_64-linux-gnu/openmpi/lib/fortran \
     "$folder"/usr/lib/x86_64-linux-gnu/fortran
+# Wants a compressor that is not carried, and says so at every start.
+rm -f "$folder"/usr/lib/x86_64-linux-gnu/pmix2/lib/pmix/pmix_mca_pcompress_zlib.so
 find "$folder" -name '*.a' ! -name 'libcheck*' ! -name 'libsubunit*' -delete
 find "$folder" -name '*_java*' -delete -o -name '*mpifh*' -delete -o -name '*usempi*' -delete -o \
     -name '*.mod' -delete
