@@ -391,12 +391,6 @@ witan_status_t wtn_stream_sums(witan_plan_t *plan, void *output)
         WTN_TRY(wtn_stream_reduce(plan, output));
         wtn_stream_mark(plan, WITAN_PHASE_REDUCE);
     }
-    if (stream->direct != NULL && stream->shape.overflow) {
-        WTN_TRY(stream->backend->copy(stream->report.matrix,
-                                      stream->token_recv + stream->window.matrix,
-                                      2 * (size_t)(plan->ep * (plan->ep + 1)) * sizeof(int64_t),
-                                      stream->queue));
-    }
     WTN_TRY(stream->backend->copy(stream->told.base, stream->report.base, stream->report.bytes,
                                   stream->queue));
 

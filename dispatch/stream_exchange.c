@@ -298,6 +298,16 @@ fail:
     return status;
 }
 
+/* The counts of all sources, kept before the next signal allows the peers to write anew. */
+static witan_status_t keep_matrix(witan_plan_t *plan)
+{
+    wtn_stream_t *stream = plan->stream;
+    size_t        bytes  = 2 * (size_t)(plan->ep * (plan->ep + 1)) * sizeof(int64_t);
+
+    return stream->backend->copy(stream->report.matrix, stream->token_recv + stream->window.matrix,
+                                 bytes, stream->queue);
+}
+
 /* Told, then heard. */
 static witan_status_t meet(wtn_stream_t *stream)
 {
@@ -345,6 +355,9 @@ witan_status_t wtn_stream_send(witan_plan_t *plan, int64_t round)
     WTN_TRY(is_direct(stream)     ? meet(stream)
             : stream->shape.slots ? send_padded(plan)
                                   : send_exact(plan, round));
+    if (is_direct(stream) && stream->shape.overflow && round == 0) {
+        WTN_TRY(keep_matrix(plan));
+    }
     WTN_TRY(list(plan, round));
 
 fail:

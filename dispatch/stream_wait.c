@@ -136,9 +136,9 @@ static void count_rows(witan_plan_t *plan)
 }
 
 /* Tokens and rows received from a source. Slots that cannot overflow send no counts: there the
- * metas are counted. */
-static void count_source(const witan_plan_t *plan, const int32_t *metas, int32_t s, int64_t *tokens,
-                         int64_t *rows)
+ * listed rows are counted, which no peer writes to. */
+static void count_source(const witan_plan_t *plan, const int32_t *listed, int32_t s,
+                         int64_t *tokens, int64_t *rows)
 {
     const wtn_stream_t       *stream = plan->stream;
     const wtn_stream_shape_t *shape  = &stream->shape;
@@ -166,7 +166,7 @@ static void count_source(const witan_plan_t *plan, const int32_t *metas, int32_t
         return;
     }
     for (int64_t i = s * shape->round_tokens; i < (s + 1) * shape->round_tokens; i++) {
-        const int32_t *experts = metas + i * shape->meta_words + 1;
+        const int32_t *experts = listed + i * topk;
 
         *tokens += experts[0] >= 0;
         for (int32_t k = 0; k < topk; k++) {
@@ -208,35 +208,35 @@ static int64_t tensor_bytes(const witan_plan_t *plan)
 
 witan_status_t wtn_stream_stats(witan_plan_t *plan)
 {
-    wtn_stream_t             *stream = plan->stream;
-    const wtn_stream_shape_t *shape  = &stream->shape;
-    size_t         bytes = (size_t)(shape->token_slots * shape->meta_words) * sizeof(int32_t);
-    bool           metas_needed = shape->slots && !shape->overflow;
-    int32_t       *metas        = NULL;
-    witan_status_t status       = WITAN_OK;
+    wtn_stream_t             *stream      = plan->stream;
+    const wtn_stream_shape_t *shape       = &stream->shape;
+    size_t                    bytes       = (size_t)shape->row_count * sizeof(int32_t);
+    bool                      list_needed = shape->slots && !shape->overflow;
+    int32_t                  *listed      = NULL;
+    witan_status_t            status      = WITAN_OK;
 
     if (stream->queued || plan->state != WTN_PLAN_DONE) {
         return WITAN_OK; /* what the last wait found */
     }
-    if (metas_needed) {
-        metas = malloc(bytes);
-        if (metas == NULL) {
+    if (list_needed) {
+        listed = malloc(bytes);
+        if (listed == NULL) {
             return WTN_ERROR(WITAN_E_MEMORY, "stats: %zu bytes", bytes);
         }
-        WTN_TRY(stream->backend->copy(metas, stream->meta_recv, bytes, stream->queue));
+        WTN_TRY(stream->backend->copy(listed, stream->row_expert, bytes, stream->queue));
     }
     plan->recv_token_count = 0;
     for (int32_t s = 0; s < plan->ep; s++) {
         int64_t tokens, rows;
 
-        count_source(plan, metas, s, &tokens, &rows);
+        count_source(plan, listed, s, &tokens, &rows);
         plan->recv_token_count += tokens;
         plan->rank_send_bytes[s] = s == plan->me ? 0 : bytes_to(plan, s, tokens, rows);
     }
     plan->tensor_send_bytes = tensor_bytes(plan);
 
 fail:
-    free(metas);
+    free(listed);
     return status;
 }
 
