@@ -345,6 +345,13 @@ void meet(const char *wrapper, place_t place, void *mine, void (*act)(void *cons
     act(warp->lanes);
 }
 
+void check_named(const char *wrapper, place_t place, uint32_t id)
+{
+    if (id == 0 || id >= BARRIERS) { /* 0 is wtn_sync_block's */
+        fault(cudaErrorLaunchFailure, place, "%s: barrier %u, there are 1 to 15", wrapper, id);
+    }
+}
+
 void barrier(const char *wrapper, place_t place, uint32_t id, uint32_t threads, bool wait)
 {
     block_t   *block = self->block;

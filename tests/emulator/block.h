@@ -16,7 +16,7 @@ namespace emulator
 enum {
     WARP           = 32,
     THREADS_MAX    = 1024,
-    BARRIERS       = 16,
+    BARRIERS       = 16,  /* named ones; one more is the cluster's */
     SHARED_ADDRESS = 1024 /* of the first byte of dynamic shared memory */
 };
 
@@ -77,8 +77,8 @@ struct block_t {
     std::vector<thread_t> threads;
     std::vector<uint32_t> order; /* in which threads run */
     std::vector<warp_t>   warps;
-    barrier_t             barriers[BARRIERS + 1]; /* the last one: of the cluster */
-    char                 *shared;                 /* dynamic; a guard lies behind */
+    barrier_t             barriers[BARRIERS + 1];
+    char                 *shared; /* dynamic; a guard lies behind */
     size_t                shared_bytes;
     bool                  moved; /* a spinning thread found what it looked for */
     bool                  failed;
@@ -99,6 +99,8 @@ void           block_end(block_t *block);
 
 /* All lanes of the warp meet; the last to come calls act with what each gave. */
 void meet(const char *wrapper, place_t place, void *mine, void (*act)(void *const lanes[WARP]));
+void check_named(const char *wrapper, place_t place, uint32_t id);
+/* id BARRIERS: the cluster's */
 void barrier(const char *wrapper, place_t place, uint32_t id, uint32_t threads, bool wait);
 /* Let the others run, then look again. */
 void spin(const char *wrapper, place_t place, wait_t wait);

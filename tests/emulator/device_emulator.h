@@ -70,10 +70,12 @@ WTN_DEVICE void wtn_sync_warp(WTN_HERE)
 }
 WTN_DEVICE void wtn_sync_named(uint32_t id, uint32_t threads, WTN_HERE)
 {
+    emulator::check_named("wtn_sync_named", here, id);
     emulator::barrier("wtn_sync_named", here, id, threads, true);
 }
 WTN_DEVICE void wtn_arrive_named(uint32_t id, uint32_t threads, WTN_HERE)
 {
+    emulator::check_named("wtn_arrive_named", here, id);
     emulator::barrier("wtn_arrive_named", here, id, threads, false);
 }
 
