@@ -175,6 +175,63 @@ START_TEST(test_nccl_wait_one_rank_fails_earlier_than_the_others)
         ck_status(wait_done(), WITAN_E_TIMEOUT); /* the first to give up calls the others */
         ck_names(name_last("exchange: not heard from ", " within"));
         close_broken();
+        MPI_Barrier(MPI_COMM_WORLD);
+    } else {
+        MPI_Barrier(MPI_COMM_WORLD); /* its abort would be an error of NCCL to the others */
+        wtn_nccl_abort(nccl);
+        wtn_nccl_close(nccl);
+    }
+    close_rest();
+}
+END_TEST
+
+/* Peers connect in their first exchange, which waits for the absent one in NCCL's own threads. */
+START_TEST(test_nccl_peer_absent_from_the_first_exchange_is_named)
+{
+    witan_status_t status;
+
+    if (world_size == 1) {
+        return;
+    }
+    open_all();
+    MPI_Barrier(MPI_COMM_WORLD);
+    comm->timeout_ns = (uint64_t)(SECONDS * 1e9);
+    if (is_last()) {
+        MPI_Barrier(MPI_COMM_WORLD);
+        wtn_nccl_abort(nccl);
+        wtn_nccl_close(nccl);
+    } else {
+        begin_ns = wtn_now_ns();
+        status   = wtn_nccl_alltoall(nccl, from, to, BYTES, stream);
+        ck_status(status == WITAN_OK ? wait_done() : status, WITAN_E_TIMEOUT);
+        ck_names(name_last(": not heard from ", " within"));
+        close_broken();
+        MPI_Barrier(MPI_COMM_WORLD);
+    }
+    close_rest();
+}
+END_TEST
+
+/* NCCL over sockets meets the closed connection at once, which may be before the time-out. */
+START_TEST(test_nccl_peer_that_aborts_ends_the_others)
+{
+    witan_status_t status;
+
+    if (world_size == 1) {
+        return;
+    }
+    open_all();
+    warm_up();
+    if (!is_last()) {
+        ck_ok(wtn_nccl_alltoall(nccl, from, to, BYTES, stream));
+        status = wait_done();
+        if (status == WITAN_E_TRANSPORT) {
+            ck_names("nccl test: exchange: ");
+        } else {
+            ck_assert_int_eq(status, WITAN_E_TIMEOUT);
+            ck_names("exchange: not heard from rank");
+        }
+        close_broken();
     } else {
         wtn_nccl_abort(nccl);
         wtn_nccl_close(nccl);
@@ -351,6 +408,8 @@ static Suite *make_suite(void)
     tcase_add_test(tcase, test_nccl_open_without_one_rank_names_it);
     tcase_add_test(tcase, test_nccl_absent_peer_is_named_by_all_others);
     tcase_add_test(tcase, test_nccl_wait_one_rank_fails_earlier_than_the_others);
+    tcase_add_test(tcase, test_nccl_peer_absent_from_the_first_exchange_is_named);
+    tcase_add_test(tcase, test_nccl_peer_that_aborts_ends_the_others);
 #ifdef WTN_EMULATOR
     tcase_add_test(tcase, test_nccl_stalled_device_names_nobody);
     tcase_add_test(tcase, test_nccl_asynchronous_error_is_told_on_all_ranks);
