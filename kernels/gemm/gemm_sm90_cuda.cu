@@ -59,11 +59,11 @@ gemm_kernel(WTN_PARAMS(gemm_params_t, p))
     wtn_grid_release();
     survey = survey_take(p.row_begin, p.expert_count);
     if (kind == FORM_COUNT) {
-        kind = form_choose(survey, p.N, p.wide, p.few_rows);
+        kind = form_choose(survey, p.N, p.wide, p.gathers, p.few_rows);
     }
     begin_block(p, kind, wtn_shared_address(memory));
     if (wtn_warp() < LOADING_WARPS) {
-        wtn_registers_lower<88>();
+        wtn_registers_lower<72>();
         switch (kind) {
 #define FORM_CASE(name, text, rows, columns, atoms, stages, pair, groups)          \
     case FORM_##name:                                                              \
@@ -75,7 +75,7 @@ gemm_kernel(WTN_PARAMS(gemm_params_t, p))
             break;
         }
     } else {
-        wtn_registers_raise<208>();
+        wtn_registers_raise<216>();
         switch (kind) {
 #define FORM_CASE(name, text, rows, columns, atoms, stages, pair, groups)                     \
     case FORM_##name:                                                                         \

@@ -102,7 +102,7 @@ template <typename form> WTN_DEVICE uint32_t step_count(const gemm_params_t &p)
  * Those wholly beyond the tile's rows or the expert's columns are left out: the stage then holds
  * there what it held before. */
 template <typename form> struct boxes {
-    static constexpr bool     wide   = form::columns > 128;
+    static constexpr bool     wide   = form::groups > 1; /* the forms with a map of their own */
     static constexpr uint32_t b_rows = wide ? form::columns / 2 : NARROW;
     static constexpr uint32_t a_max = form::rows / MANY_ROWS, b_max = form::columns / b_rows;
 };

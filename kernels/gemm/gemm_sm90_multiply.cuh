@@ -161,20 +161,22 @@ WTN_DEVICE void activate_turning(const witan_activation_t &activation, float (&d
     }
 }
 
-/* Where lane l's row of the warp's 16, row l % 16, goes; -1: there is no such row. Asked for before
- * the products, so that the index is not waited for after them. */
-WTN_DEVICE int64_t row_out(const gemm_params_t &p, const tile_t &tile, uint32_t row)
+#define NO_ROW 0xffffffffu /* row numbers are less: h of that many rows has not been seen */
+
+/* Where lane l's row of the warp's 16, row l % 16, goes. Asked for before the products, so that the
+ * index is not waited for after them. */
+WTN_DEVICE uint32_t row_out(const gemm_params_t &p, const tile_t &tile, uint32_t row)
 {
     row += wtn_lane() % 16;
     if (row >= tile.rows) {
-        return -1;
+        return NO_ROW;
     }
-    return p.out_index == NULL ? tile.row + row : p.out_index[tile.row + row];
+    return (uint32_t)(p.out_index == NULL ? tile.row + row : p.out_index[tile.row + row]);
 }
 
 /* Store `columns` columns of the warp's rows from shared memory, row r at turn + r * TURN_STRIDE,
  * to `column` of out. Rows that begin at any address go by single numbers. */
-WTN_DEVICE void store_turned(const gemm_params_t &p, int64_t to, uint32_t column, uint32_t columns,
+WTN_DEVICE void store_turned(const gemm_params_t &p, uint32_t to, uint32_t column, uint32_t columns,
                              char *turn)
 {
     uint32_t left = column < p.out_columns ? p.out_columns - column : 0;
@@ -191,7 +193,7 @@ WTN_DEVICE void store_turned(const gemm_params_t &p, int64_t to, uint32_t column
     if (p.out_aligned) {
         wtn_fence_async();
         wtn_sync_warp();
-        if (wtn_lane() < 16 && to >= 0 && columns > 0) {
+        if (wtn_lane() < 16 && to != NO_ROW && columns > 0) {
             wtn_bulk_store(p.out + to * p.out_stride + (uint64_t)column * 2,
                            wtn_shared_address(turn) + wtn_lane() * TURN_STRIDE, columns * 2);
             wtn_bulk_commit();
@@ -200,10 +202,10 @@ WTN_DEVICE void store_turned(const gemm_params_t &p, int64_t to, uint32_t column
     }
     wtn_sync_warp();
     for (uint32_t r = 0; r < 16; r++) {
-        int64_t   row  = shuffle64(to, r);
+        uint32_t  row  = wtn_shuffle(to, r);
         uint16_t *into = (uint16_t *)(p.out + row * p.out_stride) + column;
 
-        for (uint32_t c = wtn_lane(); row >= 0 && c < columns; c += 32) {
+        for (uint32_t c = wtn_lane(); row != NO_ROW && c < columns; c += 32) {
             into[c] = ((const uint16_t *)(turn + r * TURN_STRIDE))[c];
         }
     }
@@ -212,7 +214,7 @@ WTN_DEVICE void store_turned(const gemm_params_t &p, int64_t to, uint32_t column
 /* The warp's 16 rows of sums to `column` of out, by way of shared memory. 8 columns lie in 4
  * numbers of each `step`. */
 template <bool bf16, int step, int count>
-WTN_DEVICE void store_rows(const gemm_params_t &p, int64_t to, uint32_t column, char *turn,
+WTN_DEVICE void store_rows(const gemm_params_t &p, uint32_t to, uint32_t column, char *turn,
                            const float (&d)[count])
 {
     const int groups = count / step; /* of 8 columns */
@@ -239,7 +241,7 @@ WTN_DEVICE void store_rows(const gemm_params_t &p, int64_t to, uint32_t column, 
 }
 
 template <bool bf16, bool up, int count>
-WTN_DEVICE void finish_block(const gemm_params_t &p, const tile_t &tile, int64_t to, char *turn,
+WTN_DEVICE void finish_block(const gemm_params_t &p, const tile_t &tile, uint32_t to, char *turn,
                              float (&d)[count])
 {
     if (p.bias != NULL) {
@@ -280,9 +282,9 @@ WTN_DEVICE void multiply_tiles(const gemm_params_t &p, const survey_t &survey, c
         ring_skip(ring, form::stages, steps);
     }
     for (uint32_t i = turns > 1 ? group : 0; i < count; i += turns) {
-        bool    more = turns > 1 && i + 1 < count;
-        int64_t to[share<form>::blocks];
-        tile_t  tile;
+        bool     more = turns > 1 && i + 1 < count;
+        uint32_t to[share<form>::blocks];
+        tile_t   tile;
 
         /* Only who takes the stages in order can tell by parity whether one is full. */
         if (turns > 1 && i > 0) {

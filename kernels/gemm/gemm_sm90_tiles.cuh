@@ -9,12 +9,13 @@
  * share weights, warpgroups that share a tile. Stages take WTN_FORM_BYTES of shared memory or a
  * little less, and all forms give a row the same bits.
  *
- * WIDE needs many rows to an expert; WIDE240 is for widths that 240 divides better than 256. Both
- * multiplying warpgroups take 64 rows each of its tiles; in the other forms they take whole tiles
- * in turn, one multiplying while the other stores. Where two blocks share weights, they take tiles
- * above each other, and each brings half of the weights to both. FEW and ONE stream weights past
- * few rows, 128 or 96 KB of them in flight; ONE in narrower tiles, where there are too few of 128
- * columns. */
+ * MIDDLE, WIDE and WIDE240 are for many rows; WIDE where rows are gathered, WIDE240 for widths that
+ * 240 divides better than 256. Both multiplying warpgroups take 64 rows each of the wide ones'
+ * tiles; in the other forms they take whole tiles in turn, one multiplying while the other stores.
+ * Where two blocks share weights, they take tiles above each other, and each brings half of the
+ * weights to both. BROAD, FEW and ONE stream weights past few rows, 128, 128 and 96 KB of them in
+ * flight: BROAD where gathered rows are so many that bringing them for every 128 columns is felt,
+ * ONE where there are too few tiles of 128 columns. */
 #ifdef WTN_EMULATOR /* has clusters of one block */
 #define WTN_FORM_PAIR 1
 #endif
@@ -25,6 +26,7 @@
     X(WIDE, wide, 128, 256, 1, 4, WTN_FORM_PAIR, 2)       \
     X(WIDE240, wide240, 128, 240, 1, 4, WTN_FORM_PAIR, 2) \
     X(MIDDLE, middle, 128, 128, 1, 6, WTN_FORM_PAIR, 1)   \
+    X(BROAD, broad, 64, 256, 1, 4, 1, 1)                  \
     X(FEW, few, 64, 128, 1, 8, 1, 1)                      \
     X(ONE, one, 64, 64, 2, 6, 1, 1)
 
@@ -78,10 +80,10 @@ WTN_DEVICE uint32_t expert_rows(const int64_t *row_begin, uint32_t e, uint32_t e
     return e < expert_count ? (uint32_t)(row_begin[e + 1] - row_begin[e]) : 0;
 }
 
-/* What all experts together are: those with rows, their blocks of 64 and 128 rows, those of an odd
- * number of the latter. */
+/* What all experts together are: rows, experts with rows, their blocks of 64 and 128 rows, those of
+ * an odd number of the latter. */
 typedef struct survey {
-    uint32_t hit, blocks64, blocks128, odd128;
+    uint32_t rows, hit, blocks64, blocks128, odd128;
 } survey_t;
 
 WTN_DEVICE survey_t survey_take(const int64_t *row_begin, uint32_t expert_count)
@@ -96,6 +98,7 @@ WTN_DEVICE survey_t survey_take(const int64_t *row_begin, uint32_t expert_count)
         s.blocks128 += divide_up(rows, 128);
         s.odd128 += divide_up(rows, 128) % 2;
     }
+    s.rows      = (uint32_t)row_begin[expert_count];
     s.hit       = sum_warp(s.hit);
     s.blocks64  = sum_warp(s.blocks64);
     s.blocks128 = sum_warp(s.blocks128);
@@ -103,28 +106,24 @@ WTN_DEVICE survey_t survey_take(const int64_t *row_begin, uint32_t expert_count)
     return s;
 }
 
-/* How busy `tiles` keep `blocks` multiprocessors, in 1/1024: the last wave is rarely full. */
-WTN_DEVICE uint32_t wave_share(uint32_t tiles, uint32_t blocks)
-{
-    return (uint32_t)((uint64_t)tiles * 1024u / ((uint64_t)divide_up(tiles, blocks) * blocks));
-}
-
-/* The form for these row counts; the same in every warp of the grid. */
-WTN_DEVICE uint32_t form_choose(const survey_t &s, uint32_t N, uint32_t wide, bool few_rows)
+/* The form for these row counts; the same in every warp of the grid. Gathered rows cost the more
+ * the oftener they are brought, so then tiles are wide. The limits were measured on an H200. */
+WTN_DEVICE uint32_t form_choose(const survey_t &s, uint32_t N, uint32_t wide, bool gathers,
+                                bool few_rows)
 {
     uint32_t blocks = wtn_block_count();
 
-    if (s.hit == 0) {
-        return FORM_ONE;
-    }
     if (few_rows || s.blocks64 == s.hit) {
-        uint32_t few = wave_share(s.blocks64 * divide_up(N, 128), blocks);
-        uint32_t one = wave_share(s.blocks64 * divide_up(N, 64), blocks);
-
-        return few * 12 >= one * 11 ? FORM_FEW : FORM_ONE;
+        if (gathers && s.rows / 24 >= s.hit) {
+            return FORM_BROAD;
+        }
+        return s.blocks64 * divide_up(N, 128) * 2 >= blocks ? FORM_FEW : FORM_ONE;
     }
-    if (s.blocks64 <= 3 * s.hit || s.blocks128 * divide_up(N, wide) < blocks) {
+    if (!gathers) {
         return FORM_MIDDLE;
+    }
+    if (s.blocks64 <= 2 * s.hit || s.blocks128 * divide_up(N, wide) < blocks) {
+        return FORM_BROAD;
     }
     return wide == 240 ? FORM_WIDE240 : FORM_WIDE;
 }

@@ -616,8 +616,8 @@ static void decode_one(const model_t &m, int experts, int hit, int64_t rows, dou
     cudaGraph_t          captured;
     cudaGraphExec_t      ready;
     cudaStream_t         stream;
-    uint32_t             forms[] = {FORM_COUNT, FORM_FEW, FORM_ONE, FORM_MIDDLE};
-    const char          *names[] = {"chosen", "few", "one", "middle"};
+    uint32_t             forms[] = {FORM_COUNT, FORM_FEW, FORM_ONE, FORM_BROAD, FORM_MIDDLE};
+    const char          *names[] = {"chosen", "few", "one", "broad", "middle"};
 
     for (int i = 0; i < hit; i++) {
         counts[(int64_t)i * experts / hit] = rows;
@@ -625,7 +625,7 @@ static void decode_one(const model_t &m, int experts, int hit, int64_t rows, dou
     problem_make(&p, true, true, false, m.H, m.I, counts, 256);
     bytes = 2.0 * hit * (p.up.N * p.up.K + p.down.N * p.down.K);
     TRY(cudaStreamCreate(&stream));
-    for (int f = 0; f < 4; f++) {
+    for (int f = 0; f < 5; f++) {
         form_forced = forms[f];
         wtn_cuda_gemm_sm90.up(p.state, &p.up_args);
         up               = time_of(15, [&] { wtn_cuda_gemm_sm90.up(p.state, &p.up_args); });
@@ -707,8 +707,18 @@ static int decode(void)
     double read = bandwidth_of_read((size_t)4 << 30);
 
     printf("read of 4 GiB: %.3f TB/s\n", read / 1e12);
+    {
+        problem_t            p;
+        std::vector<int64_t> none(129, 0);
+
+        problem_make(&p, true, true, false, 2048, 768, std::vector<int64_t>(128, 1), 256);
+        TRY(cudaMemcpy(p.d_begin, none.data(), 129 * 8, cudaMemcpyHostToDevice));
+        printf("128 experts, none hit: up %.1f us\n",
+               time_of(15, [&] { wtn_cuda_gemm_sm90.up(p.state, &p.up_args); }) * 1e6);
+        problem_free(&p);
+    }
     for (const model_t &m : models) {
-        for (int64_t rows : {4, 16, 64}) {
+        for (int64_t rows : {4, 16, 32, 64}) {
             decode_one(m, m.experts, m.experts, rows, read);
         }
         decode_one(m, m.experts, m.topk, 1, read);
