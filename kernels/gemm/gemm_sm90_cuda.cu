@@ -263,9 +263,9 @@ static witan_status_t sm90_queue(const sm90_state_t *state, const wtn_cuda_gemm_
         p.activation = *args->activation;
     }
 
-    launch.name   = up ? "gemm sm_90a up" : "gemm sm_90a down";
-    launch.blocks = (uint32_t)wtn_cuda_sm_count(args->sm_reserved) / WTN_FORM_CLUSTER;
-    launch.blocks *= WTN_FORM_CLUSTER;
+    launch.name         = up ? "gemm sm_90a up" : "gemm sm_90a down";
+    launch.blocks       = (uint32_t)wtn_cuda_sm_count(args->sm_reserved) / WTN_FORM_CLUSTER;
+    launch.blocks       = (launch.blocks > 0 ? launch.blocks : 1) * WTN_FORM_CLUSTER;
     launch.threads      = THREADS;
     launch.shared_bytes = SHARED_BYTES;
     launch.stream       = args->stream;

@@ -83,6 +83,8 @@ WTN_DEVICE wtn_saddr_t barrier_landed(wtn_saddr_t shared, uint32_t stage)
 {
     return shared + BARRIERS_AT + (2 * STAGES_MAX + stage) * 8;
 }
+static_assert(sizeof(tile_t) <= 32, "a slot");
+
 WTN_DEVICE tile_t *tile_slot(char *memory, uint32_t number)
 {
     return (tile_t *)(memory + TILES_AT + number % TILES_MAX * 32);
