@@ -221,6 +221,24 @@ WTN_DEVICE wtn_vec16_t wtn_load16_stream(const void *from)
                  : "l"(from));
     return v;
 }
+/* The same if `there`, else zeros: a predicate where a branch would make later loads wait */
+WTN_DEVICE wtn_vec16_t wtn_load16_stream_if(const void *from, bool there)
+{
+    wtn_vec16_t v;
+
+    asm volatile("{\n\t"
+                 ".reg .pred there;\n\t"
+                 "setp.ne.u32 there, %5, 0;\n\t"
+                 "mov.b32 %0, 0;\n\t"
+                 "mov.b32 %1, 0;\n\t"
+                 "mov.b32 %2, 0;\n\t"
+                 "mov.b32 %3, 0;\n\t"
+                 "@there ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];\n\t"
+                 "}"
+                 : "=&r"(v.x), "=&r"(v.y), "=&r"(v.z), "=&r"(v.w)
+                 : "l"(from), "r"((uint32_t)there));
+    return v;
+}
 WTN_DEVICE void wtn_store16(void *to, wtn_vec16_t value) /* st.global.v4 */
 {
     *(wtn_vec16_t *)to = value;

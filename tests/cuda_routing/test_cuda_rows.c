@@ -147,7 +147,7 @@ static const witan_dtype_t dtypes[][2] = {{WITAN_F32, WITAN_F32},
 START_TEST(test_combine_any_shape_bits_of_reference)
 {
     static const int64_t hidden[] = {1, 7, 8, 17, 64, 256, 264, 700};
-    static const int32_t slots[]  = {0, 1, 3, 8, 9, 17};
+    static const int32_t slots[]  = {0, 1, 3, 8, 9, 17, 70};
 
     for (size_t i = 0; i < 16; i++) { /* every H with two numbers of slots */
         check_combine(&(combine_case_t){5, hidden[i % WTN_COUNT_OF(hidden)],

@@ -209,6 +209,14 @@ WTN_DEVICE wtn_vec16_t wtn_load16_stream(const void *from, WTN_HERE)
     emulator::check_aligned("wtn_load16_stream", here, from, 16);
     return *(const wtn_vec16_t *)from;
 }
+WTN_DEVICE wtn_vec16_t wtn_load16_stream_if(const void *from, bool there, WTN_HERE)
+{
+    if (!there) {
+        return {0, 0, 0, 0};
+    }
+    emulator::check_aligned("wtn_load16_stream_if", here, from, 16);
+    return *(const wtn_vec16_t *)from;
+}
 WTN_DEVICE void wtn_store16(void *to, wtn_vec16_t value, WTN_HERE)
 {
     emulator::check_aligned("wtn_store16", here, to, 16);
