@@ -5,7 +5,7 @@
 
 static bool probe(char *reason, size_t reason_bytes)
 {
-    (void)snprintf(reason, reason_bytes, "not part of this version");
+    (void)snprintf(reason, reason_bytes, "built without CUDA");
     return false;
 }
 

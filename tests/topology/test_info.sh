@@ -26,9 +26,9 @@ ranks() {
 alone=$("$witan" info)
 expect "$alone" "^witan [0-9]+\.[0-9]+\.[0-9]+$" "^node $(hostname | cut -c1-63)$" \
     '^  cores +[0-9]+ \([0-9]+ hardware threads\)$' '^1 rank: .*transport self$' \
-    '^  host +available$' '^  cuda +not available: not part of this version$' \
+    '^  host +available$' '^  cuda +(available|not available: (built without CUDA|no .+))$' \
     '^  self +available$' '^  mpi +not available: MPI is not initialised' \
-    '^  nccl +not available' '^  scalar +available$' '^  avx512_bf16 +(available|not available: .+)$' \
+    '^  nccl +(available|not available: .+)$' '^  scalar +available$' '^  avx512_bf16 +(available|not available: .+)$' \
     '^  WITAN_TIMEOUT=60$' '^  WITAN_KERNEL_TIER=auto$'
 
 expect "$(WITAN_TIMEOUT=7 "$witan" info)" '^  WITAN_TIMEOUT=7 \(default 60\)$'
