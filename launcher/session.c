@@ -230,6 +230,10 @@ static witan_status_t take_options(wtn_session_t *session, const wtn_session_opt
     witan_status_t status;
     int64_t        thread_count = options->thread_count;
 
+    if ((options->device >= 0 || options->share_device) && strcmp(options->backend, "cuda") != 0) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "--%s: expected --backend cuda, found '%s'",
+                         options->share_device ? "share-device" : "device", options->backend);
+    }
     if (options->timeout_ns != 0) {
         session->config.timeout_ns = options->timeout_ns;
     } else {

@@ -62,6 +62,9 @@ if ! "$program" info | grep -q '^  cuda *available'; then
     fails 0 1 "backend cuda: not available: " check --model "$work" --layer 0 --backend cuda
 fi
 fails 2 2 "expected" check --model "$work" --layer 0 --backend metal
+fails 0 2 "--device: expected --backend cuda, found 'auto'" check --model "$work" --layer 0 --device 0
+fails 2 2 "--share-device: expected --backend cuda, found 'host'" \
+    check --model "$work" --layer 0 --backend host --share-device
 fails 0 2 "expected" check --model "$work" --layer 0 --kernel-tier sse2
 
 # A launcher that witan's MPI does not know: every process would be alone in its world.
