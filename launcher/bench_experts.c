@@ -293,9 +293,11 @@ static void print_header(const experts_t *experts)
            experts->thread_count, experts->thread_count == 1 ? "" : "s",
            experts->options->bench.iteration_count,
            experts->options->bench.iteration_count == 1 ? "" : "s");
-    printf("# peak: multiply-adds on registers; GB/s: weights read once per call; read: an array "
+    printf("# peak: %s; GB/s: weights read once per call; read: an array "
            "beyond the caches; all measured in turns; %%roof: of the least time that peak and read "
-           "allow\n");
+           "allow\n",
+           experts->backend->device != NULL ? "a large cuBLAS product"
+                                            : "multiply-adds on registers");
     printf("# #wrong: rows beyond the tolerance %.0e of float64, of %" PRId64 " checked\n",
            wtn_tolerance(config->dtype), experts->options->bench.check_count);
     printf("# %15s %10s %10s %10s %10s %10s %7s %8s %8s %7s %7s %-10s %7s\n", "rows_per_expert",
