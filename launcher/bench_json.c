@@ -1,15 +1,12 @@
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "core/error.h"
 #include "experts/file.h"
 #include "launcher/bench.h"
+#include "launcher/output.h"
 #include "launcher/paths.h"
 #include "topology/topology.h"
 
@@ -53,64 +50,18 @@ fail:
     return status;
 }
 
-static bool write_all(int fd, const char *text, size_t bytes)
-{
-    while (bytes > 0) {
-        ssize_t done = write(fd, text, bytes);
-
-        if (done < 0 && errno == EINTR) {
-            continue;
-        }
-        if (done <= 0) {
-            return false;
-        }
-        text += done;
-        bytes -= (size_t)done;
-    }
-    return true;
-}
-
-/* `temporary` is a file that this call may make, and does not leave. */
-static witan_status_t write_text(const char *path, const char *target, const char *temporary,
-                                 const char *text)
-{
-    int  fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    bool written;
-
-    if (fd < 0) {
-        return WTN_ERROR(WITAN_E_IO, "%s: cannot be created: %s", path, strerror(errno));
-    }
-    written = write_all(fd, text, strlen(text)) && write_all(fd, "\n", 1) && fsync(fd) == 0;
-    written = close(fd) == 0 && written;
-    if (!written || rename(temporary, target) != 0) {
-        int code = errno;
-
-        (void)unlink(temporary);
-        return WTN_ERROR(WITAN_E_IO, "%s: cannot be written: %s", path, strerror(code));
-    }
-    return WITAN_OK;
-}
-
 witan_status_t wtn_bench_json_write(const char *path, const json_t *root)
 {
-    char          *text = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
-    char          *target;
-    char           temporary[PATH_MAX];
-    int            used;
+    const size_t   flags = JSON_INDENT(2) | JSON_REAL_PRECISION(6);
+    char          *text  = json_dumps(root, flags);
+    size_t         bytes = text != NULL ? strlen(text) : 0;
     witan_status_t status;
 
-    WTN_TRY(wtn_file_target(path, &target));
-    used = snprintf(temporary, sizeof(temporary), "%s.%ld.tmp", target, (long)getpid());
     if (text == NULL) {
-        status = WTN_ERROR(WITAN_E_MEMORY, "%s: the JSON text", path);
-    } else if (used < 0 || (size_t)used >= sizeof(temporary)) {
-        status = WTN_ERROR(WITAN_E_IO, "%s: the path is too long", path);
-    } else {
-        status = write_text(path, target, temporary, text);
+        return WTN_ERROR(WITAN_E_MEMORY, "%s: the JSON text", path);
     }
-
-fail:
-    free(target);
+    text[bytes] = '\n'; /* in the place of the final zero: files are written by length */
+    status      = wtn_output_write(path, text, bytes + 1);
     free(text);
     return status;
 }

@@ -103,6 +103,27 @@ static witan_status_t set_list(const wtn_option_t *option, const char *text)
                      option->name, WTN_OPTION_LIST_MAX, option->min, option->max, text);
 }
 
+static witan_status_t set_text(const wtn_option_t *option, const char *text, const char **value)
+{
+    if (*text == '\0') {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "--%s: expected %s, found nothing", option->name,
+                         option->argument);
+    }
+    *value = text;
+    return WITAN_OK;
+}
+
+static witan_status_t add_text(const wtn_option_t *option, const char *text)
+{
+    wtn_option_texts_t *texts = option->value;
+
+    if (texts->count == WTN_OPTION_TEXTS_MAX) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "--%s: expected at most %d, found more, from '%s' on",
+                         option->name, WTN_OPTION_TEXTS_MAX, text);
+    }
+    return set_text(option, text, &texts->values[texts->count++]);
+}
+
 static witan_status_t set_value(const wtn_option_t *option, const char *text)
 {
     switch (option->kind) {
@@ -110,12 +131,9 @@ static witan_status_t set_value(const wtn_option_t *option, const char *text)
         *(bool *)option->value = true;
         return WITAN_OK;
     case WTN_OPTION_TEXT:
-        if (*text == '\0') {
-            return WTN_ERROR(WITAN_E_ARGUMENT, "--%s: expected %s, found nothing", option->name,
-                             option->argument);
-        }
-        *(const char **)option->value = text;
-        return WITAN_OK;
+        return set_text(option, text, option->value);
+    case WTN_OPTION_TEXTS:
+        return add_text(option, text);
     case WTN_OPTION_INTEGER:
         return set_integer(option, text);
     case WTN_OPTION_SECONDS:
@@ -131,9 +149,13 @@ static witan_status_t set_value(const wtn_option_t *option, const char *text)
 static void clear_value(const wtn_option_t *option)
 {
     static const size_t bytes[] = {
-        [WTN_OPTION_FLAG] = sizeof(bool),       [WTN_OPTION_TEXT] = sizeof(const char *),
-        [WTN_OPTION_INTEGER] = sizeof(int64_t), [WTN_OPTION_SECONDS] = sizeof(uint64_t),
-        [WTN_OPTION_CHOICE] = sizeof(int32_t),  [WTN_OPTION_LIST] = sizeof(wtn_option_list_t),
+        [WTN_OPTION_FLAG]    = sizeof(bool),
+        [WTN_OPTION_TEXT]    = sizeof(const char *),
+        [WTN_OPTION_INTEGER] = sizeof(int64_t),
+        [WTN_OPTION_SECONDS] = sizeof(uint64_t),
+        [WTN_OPTION_CHOICE]  = sizeof(int32_t),
+        [WTN_OPTION_LIST]    = sizeof(wtn_option_list_t),
+        [WTN_OPTION_TEXTS]   = sizeof(wtn_option_texts_t),
     };
 
     memset(option->value, 0, bytes[option->kind]);
@@ -217,7 +239,7 @@ static witan_status_t refuse(const wtn_command_t *command, int found, char **arg
 
 static witan_status_t take(wtn_option_t *option, const char *text)
 {
-    if (option->given) {
+    if (option->given && option->kind != WTN_OPTION_TEXTS) {
         return WTN_ERROR(WITAN_E_ARGUMENT, "--%s: given twice", option->name);
     }
     option->given = true;
@@ -264,6 +286,9 @@ witan_status_t wtn_options_parse(const wtn_command_t *command, int argc, char **
             return refuse(command, found, argv);
         }
         WTN_TRY(take(option, optarg));
+        while (option->kind == WTN_OPTION_TEXTS && optind < argc && argv[optind][0] != '-') {
+            WTN_TRY(set_value(option, argv[optind++]));
+        }
     }
     if (optind < argc) {
         return WTN_ERROR(WITAN_E_ARGUMENT, "unexpected argument '%s' (see witan %s --help)",
