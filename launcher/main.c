@@ -22,6 +22,7 @@ static const struct {
     {"synth", "write a block with random weights as a Hugging Face folder", wtn_cmd_synth},
     {"info", "show machine, ranks, binding, backends and transports", wtn_cmd_info},
     {"bench", "measure the experts or the whole layer", wtn_cmd_bench},
+    {"plan", "compute placements of experts before anything runs", wtn_cmd_plan},
 };
 
 static void print_usage(void)

@@ -1,0 +1,254 @@
+/* witan plan place: the slots of every layer from the loads of its experts. Touches no MPI. */
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <witan/witan.h>
+
+#include "core/error.h"
+#include "core/util.h"
+#include "experts/file.h"
+#include "launcher/bench.h"
+#include "launcher/paths.h"
+#include "launcher/plan.h"
+#include "topology/balance.h"
+
+typedef struct place_words {
+    const char *load, *json;
+    int64_t     slot_count, group_count, node_count, rank_count;
+    bool        report;
+} place_words_t;
+
+/* One layer at a time. */
+typedef struct place {
+    const place_words_t *words;
+    wtn_plan_table_t     table; /* loads */
+    wtn_balance_shape_t  shape;
+    int32_t             *slot_expert, *slot_owner; /* [R] */
+    int32_t             *expert_owner;             /* [E] the contiguous placement */
+    int32_t             *replica_count;            /* [E] */
+    double              *load_before, *load_after; /* [D] of ranks */
+    json_t              *layers;                   /* NULL without --json */
+} place_t;
+
+static void place_free(place_t *place)
+{
+    wtn_plan_table_free(&place->table);
+    free(place->slot_expert);
+    free(place->slot_owner);
+    free(place->expert_owner);
+    free(place->replica_count);
+    free(place->load_before);
+    free(place->load_after);
+    json_decref(place->layers);
+}
+
+static witan_status_t place_make(place_t *place, const place_words_t *words)
+{
+    size_t         experts, slots = (size_t)words->slot_count, ranks = (size_t)words->rank_count;
+    witan_status_t status;
+
+    *place = (place_t){.words = words};
+    WTN_TRY(wtn_plan_table_read(&place->table, words->load));
+    place->shape = (wtn_balance_shape_t){
+        .expert_count = place->table.column_count,
+        .slot_count   = (int32_t)words->slot_count,
+        .group_count  = (int32_t)words->group_count,
+        .node_count   = (int32_t)words->node_count,
+        .rank_count   = (int32_t)words->rank_count,
+    };
+    WTN_TRY(wtn_balance_check(&place->shape));
+    experts              = (size_t)place->shape.expert_count;
+    place->slot_expert   = calloc(slots, sizeof(*place->slot_expert));
+    place->slot_owner    = calloc(slots, sizeof(*place->slot_owner));
+    place->expert_owner  = calloc(experts, sizeof(*place->expert_owner));
+    place->replica_count = calloc(experts, sizeof(*place->replica_count));
+    place->load_before   = calloc(ranks, sizeof(*place->load_before));
+    place->load_after    = calloc(ranks, sizeof(*place->load_after));
+    place->layers        = words->json != NULL ? json_array() : NULL;
+    if (place->slot_expert == NULL || place->slot_owner == NULL || place->expert_owner == NULL ||
+        place->replica_count == NULL || place->load_before == NULL || place->load_after == NULL ||
+        (words->json != NULL && place->layers == NULL)) {
+        return WTN_ERROR(WITAN_E_MEMORY, "%s: %zu slots on %zu ranks", words->load, slots, ranks);
+    }
+    for (int32_t r = 0; r < place->shape.rank_count; r++) {
+        for (int64_t e = wtn_part_begin(place->shape.expert_count, place->shape.rank_count, r);
+             e < wtn_part_begin(place->shape.expert_count, place->shape.rank_count, r + 1); e++) {
+            place->expert_owner[e] = r;
+        }
+    }
+
+fail:
+    return status;
+}
+
+static json_t *integers(const int32_t *values, int32_t count)
+{
+    json_t *array = json_array();
+
+    for (int32_t i = 0; i < count; i++) {
+        (void)json_array_append_new(array, json_integer(values[i]));
+    }
+    return array;
+}
+
+static json_t *reals(const double *values, int32_t count)
+{
+    json_t *array = json_array();
+
+    for (int32_t i = 0; i < count; i++) {
+        (void)json_array_append_new(array, json_real(values[i]));
+    }
+    return array;
+}
+
+static void show_layer(const place_t *place, int64_t layer)
+{
+    const wtn_balance_shape_t *shape = &place->shape;
+    double  before                   = wtn_balance_imbalance(place->load_before, shape->rank_count);
+    double  after                    = wtn_balance_imbalance(place->load_after, shape->rank_count);
+    int32_t most                     = 0;
+
+    for (int32_t s = 0; s < shape->slot_count; s++) {
+        printf("%s%" PRId32, s == 0 ? "" : " ", place->slot_expert[s]);
+    }
+    printf("\n");
+    for (int32_t e = 0; e < shape->expert_count; e++) {
+        most = place->replica_count[e] > most ? place->replica_count[e] : most;
+    }
+    if (place->words->report) {
+        (void)fprintf(stderr, "%7" PRId64 " %12.4f %12.4f %12" PRId32 "\n", layer, before, after,
+                      most);
+    }
+    if (place->layers != NULL) {
+        (void)json_array_append_new(
+            place->layers,
+            json_pack("{s:I, s:f, s:f, s:o, s:o, s:o, s:o}", "layer", (json_int_t)layer,
+                      "imbalance_before", before, "imbalance_after", after, "slots",
+                      integers(place->slot_expert, shape->slot_count), "slot_owner",
+                      integers(place->slot_owner, shape->slot_count), "rank_load_before",
+                      reals(place->load_before, shape->rank_count), "rank_load_after",
+                      reals(place->load_after, shape->rank_count)));
+    }
+}
+
+static witan_status_t place_layer(place_t *place, int64_t layer)
+{
+    const wtn_balance_shape_t *shape = &place->shape;
+    const float        *load   = place->table.values + (size_t)layer * (size_t)shape->expert_count;
+    wtn_balance_slots_t before = {shape->expert_count, NULL, place->expert_owner};
+    wtn_balance_slots_t after  = {shape->slot_count, place->slot_expert, place->slot_owner};
+    witan_status_t      status = wtn_balance(shape, load, place->slot_expert, place->slot_owner);
+
+    if (status != WITAN_OK) {
+        return wtn_error_prefix(status, "%s: line %" PRId64, place->words->load,
+                                place->table.lines[layer]);
+    }
+    wtn_balance_loads(shape, load, &before, place->replica_count, place->load_before);
+    wtn_balance_loads(shape, load, &after, place->replica_count, place->load_after);
+    show_layer(place, layer);
+    return WITAN_OK;
+}
+
+static witan_status_t write_json(const place_t *place)
+{
+    const wtn_balance_shape_t *s = &place->shape;
+    json_t                    *root =
+        json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:O}", "schema", "witan.plan.place/1",
+                  "version", witan_version(), "experts", (int)s->expert_count, "slots",
+                  (int)s->slot_count, "groups", (int)s->group_count, "nodes", (int)s->node_count,
+                  "ranks", (int)s->rank_count, "layers", place->layers);
+    witan_status_t status;
+
+    if (root == NULL || json_array_size(place->layers) != (size_t)place->table.row_count) {
+        status = WTN_ERROR(WITAN_E_MEMORY, "%s: the JSON values", place->words->json);
+    } else {
+        status = wtn_bench_json_write(place->words->json, root);
+    }
+    json_decref(root);
+    return status;
+}
+
+/* Said before the work: a file that can not be made, or that is read. */
+static witan_status_t check_json(const place_words_t *words)
+{
+    const wtn_named_path_t json = {"--json", words->json}, load = {"--load", words->load};
+    char                  *target = NULL;
+    witan_status_t         status;
+
+    if (words->json == NULL) {
+        return WITAN_OK;
+    }
+    WTN_TRY(wtn_paths_check(&json, 1, &load, NULL));
+    WTN_TRY(wtn_file_target(words->json, &target));
+    free(target);
+
+fail:
+    return status;
+}
+
+static witan_status_t place_all(const place_words_t *words)
+{
+    place_t        place;
+    witan_status_t status;
+
+    memset(&place, 0, sizeof(place));
+    WTN_TRY(check_json(words));
+    WTN_TRY(place_make(&place, words));
+    if (words->report) {
+        (void)fprintf(stderr, "# %5s %12s %12s %12s\n", "layer", "max/mean was", "max/mean is",
+                      "replicas max");
+    }
+    for (int64_t layer = 0; layer < place.table.row_count; layer++) {
+        WTN_TRY(place_layer(&place, layer));
+    }
+    WTN_TRY(wtn_results_flush());
+    if (words->json != NULL) {
+        WTN_TRY(write_json(&place));
+    }
+
+fail:
+    place_free(&place);
+    return status;
+}
+
+int wtn_plan_place(int argc, char **argv)
+{
+    place_words_t words;
+    wtn_option_t  table[] = {
+         WTN_OPT_REQUIRED("load", "FILE", &words.load,
+                          "a layer a line: the load of each expert; - is standard input"),
+         WTN_OPT_REQUIRED_INTEGER("slots", "R", 1, WTN_BALANCE_COUNT_MAX, &words.slot_count,
+                                  "slots over all ranks, at least the experts"),
+         WTN_OPT_INTEGER("groups", "G", "1", 1, WTN_BALANCE_COUNT_MAX, &words.group_count,
+                         "groups of experts, kept on a node if --nodes divides them"),
+         WTN_OPT_INTEGER("nodes", "N", "1", 1, WTN_BALANCE_COUNT_MAX, &words.node_count, "nodes"),
+         WTN_OPT_REQUIRED_INTEGER("gpus", "D", 1, WTN_BALANCE_COUNT_MAX, &words.rank_count,
+                                  "ranks over all nodes"),
+         WTN_OPT_FLAG("report", &words.report, "show the imbalance before and after on stderr"),
+         WTN_OPT_TEXT("json", "FILE", NULL, &words.json, "also write loads and slots as JSON"),
+    };
+    wtn_command_t command = {.name    = "plan place",
+                             .summary = "Place the experts of each layer and their replicas by "
+                                        "load; prints a layer a line, the expert of each slot.",
+                             .options = table,
+                             .option_count = WTN_COUNT_OF(table)};
+    bool          help;
+
+    if (wtn_options_parse(&command, argc, argv, &help) != WITAN_OK) {
+        return wtn_session_refuse("%s", witan_last_error());
+    }
+    if (help) {
+        return wtn_options_help(&command);
+    }
+    if (wtn_launcher_rank() != 0) { /* under mpirun, one rank does it */
+        return 0;
+    }
+    if (place_all(&words) != WITAN_OK) {
+        (void)fprintf(stderr, "witan: %s\n", witan_last_error());
+        return 1;
+    }
+    return 0;
+}

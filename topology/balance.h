@@ -1,0 +1,68 @@
+/* Expert load balancing with replicas: which expert each slot of each rank holds, given the load
+ * of every expert. Where the published algorithm (EPLB) is defined, this is it, slot by slot.
+ *
+ *   pack       items in descending order of load (the lower index first on a tie), each to the
+ *              lightest pack with room (the first on a tie), loads of packs summed in fp32; if no
+ *              pack has room for more than one item, item i is the i-th.
+ *   replicate  slots 0..E-1 hold the experts in order; each further slot copies the expert with
+ *              the most load per replica (the first on a tie).
+ *
+ * Hierarchical, when N divides G: the groups of experts are packed onto the nodes, the experts of
+ * each node replicated to the slots of the node, these packed by load per replica onto the ranks
+ * of the node. Otherwise global: the same with one group and one node.
+ *
+ * The published algorithm wants G to divide E, N to divide D and D to divide R. Here every E,
+ * R >= E, G <= E, N <= D will do:
+ *   - group g holds the experts [gE/G, (g+1)E/G), rank d of a node with n ranks and r slots the
+ *     slots [dr/n, (d+1)r/n) of the node, node n the ranks [nD/N, (n+1)D/N), all rounded down;
+ *   - a node takes one group, and of the other G - N its share by ranks; the lightest node is the
+ *     one with the least load per rank;
+ *   - a node has its share of the slots by ranks; where that is less than its experts, it gets as
+ *     many as those, from the nodes with more slots than experts, in proportion to what these have
+ *     over.
+ * A rank may be left without a slot, an expert never.
+ *
+ * Sums over a group are made in fp32 by ascending expert. The published code leaves their order to
+ * its library, so with loads whose sums are not exact (integers below 2^24 are), groups that nearly
+ * tie may be packed differently; the global policy has no such sums. */
+#ifndef WTN_BALANCE_H
+#define WTN_BALANCE_H
+
+#include <stdint.h>
+
+#include <witan/status.h>
+
+#define WTN_BALANCE_COUNT_MAX (1 << 24) /* of slots and of ranks: exact in fp32 */
+
+typedef struct wtn_balance_shape {
+    int32_t expert_count; /* E, at least 1 */
+    int32_t slot_count;   /* R, at least E */
+    int32_t group_count;  /* G, 1 to E */
+    int32_t node_count;   /* N, 1 to D */
+    int32_t rank_count;   /* D, at least 1 */
+} wtn_balance_shape_t;
+
+/* WITAN_E_ARGUMENT naming the count that is out of its range. */
+witan_status_t wtn_balance_check(const wtn_balance_shape_t *shape);
+
+/* Fill slot_expert[R], the expert of every slot, and slot_owner[R], its rank, ascending. load[E]:
+ * any unit. WITAN_E_ARGUMENT for a bad shape and for the first load that is negative or not finite,
+ * or if they sum to more than half of FLT_MAX; WITAN_E_MEMORY. O((R + G) log R) time. */
+witan_status_t wtn_balance(const wtn_balance_shape_t *shape, const float *load,
+                           int32_t *slot_expert, int32_t *slot_owner);
+
+/* Slots of any placement: their experts and ranks, in any order. */
+typedef struct wtn_balance_slots {
+    int32_t        slot_count;
+    const int32_t *expert, *owner; /* [slot_count]; expert NULL: slot = expert */
+} wtn_balance_slots_t;
+
+/* The load of every rank when the load of an expert is shared equally by its replicas.
+ * replica_count[E], too, is out. */
+void wtn_balance_loads(const wtn_balance_shape_t *shape, const float *load,
+                       const wtn_balance_slots_t *slots, int32_t *replica_count, double *rank_load);
+
+/* Maximum over mean; 1 without any load. */
+double wtn_balance_imbalance(const double *rank_load, int32_t rank_count);
+
+#endif
