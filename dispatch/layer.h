@@ -18,7 +18,7 @@ struct witan_layer {
     wtn_gate_t    *shared_gate;
     float         *router_bias;     /* [E] or NULL; memory of the backend, as what follows */
     float         *correction_bias; /* [E] or NULL */
-    int32_t       *owner, *local;   /* [E] of the placement; NULL where steps are the host's */
+    int32_t       *owner, *local;   /* [E] of each expert's slot; NULL where steps are the host's */
 };
 
 #endif

@@ -112,8 +112,8 @@ static witan_status_t place_placement(witan_layer_t *layer)
     void                  *owner = NULL, *local = NULL;
     witan_status_t         status;
 
-    WTN_TRY(place(layer->layout.backend, placement->owner, bytes, &owner));
-    WTN_TRY(place(layer->layout.backend, placement->local, bytes, &local));
+    WTN_TRY(place(layer->layout.backend, placement->slot_owner, bytes, &owner));
+    WTN_TRY(place(layer->layout.backend, placement->slot_local, bytes, &local));
 
 fail:
     layer->owner = owner;

@@ -79,9 +79,9 @@ static witan_status_t list_local_experts(wtn_layout_t *layout)
     if (layout->local_experts == NULL) {
         return WTN_ERROR(WITAN_E_MEMORY, "layer: %" PRId32 " expert ids", layout->local_count);
     }
-    for (int32_t e = 0; e < layout->placement.expert_count; e++) {
-        if (layout->placement.owner[e] == layout->folding.expert_index) {
-            layout->local_experts[next++] = e;
+    for (int32_t s = 0; s < layout->placement.slot_count; s++) {
+        if (layout->placement.slot_owner[s] == layout->folding.expert_index) {
+            layout->local_experts[next++] = layout->placement.slot_expert[s];
         }
     }
     return WITAN_OK;
@@ -134,6 +134,11 @@ static void make_specs(wtn_layout_t *layout)
 witan_status_t wtn_layout_make(wtn_layout_t *layout, const witan_layer_config_t *config,
                                const wtn_folding_t *folding)
 {
+    const wtn_placement_spec_t placement = {
+        .expert_count = config->expert_count,
+        .owner_count  = folding->expert_parallel,
+        .expert_owner = config->expert_owner,
+    };
     witan_status_t status;
 
     *layout = (wtn_layout_t){.folding = *folding};
@@ -144,9 +149,8 @@ witan_status_t wtn_layout_make(wtn_layout_t *layout, const witan_layer_config_t 
         wtn_tier_choose(layout->backend->tiers, config->kernel_tier, config->dtype, &layout->tier));
     layout->config.backend     = layout->backend->name;
     layout->config.kernel_tier = wtn_tier_name(layout->tier);
-    WTN_TRY(wtn_placement_make(&layout->placement, config->expert_count, folding->expert_parallel,
-                               config->expert_owner));
-    layout->config.expert_owner = layout->placement.owner;
+    WTN_TRY(wtn_placement_make(&layout->placement, &placement));
+    layout->config.expert_owner = layout->placement.slot_owner;
     WTN_TRY(list_local_experts(layout));
     make_specs(layout);
     return WITAN_OK;
@@ -214,7 +218,7 @@ size_t wtn_layout_fields(const wtn_layout_t *layout, wtn_field_t *fields)
     wtn_field_set(field++, "backend", "%s", config->backend);
     wtn_field_set(field++, "kernel_tier", "%s", config->kernel_tier);
     wtn_field_set(field++, "expert_owner (hash)", "%016" PRIx64,
-                  wtn_hash(0, layout->placement.owner,
-                           (size_t)config->expert_count * sizeof(*layout->placement.owner)));
+                  wtn_hash(0, layout->placement.slot_owner,
+                           (size_t)layout->placement.slot_count * sizeof(int32_t)));
     return (size_t)(field - fields);
 }

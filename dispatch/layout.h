@@ -14,9 +14,9 @@ typedef struct wtn_layout {
     witan_layer_config_t config; /* resolved: backend and kernel_tier hold the choice taken */
     wtn_folding_t        folding;
     wtn_placement_t      placement;
-    int32_t              local_count;     /* experts held by this rank */
+    int32_t              local_count;     /* slots held by this rank */
     int32_t              local_count_max; /* over the ranks of the group */
-    int32_t             *local_experts;   /* [local_count] global ids, ascending */
+    int32_t             *local_experts;   /* [local_count] global ids, ascending by slot */
     const wtn_backend_t *backend;
     const wtn_tier_t    *tier;
     wtn_ffn_spec_t       experts; /* expert_count may be 0 */

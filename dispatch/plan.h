@@ -27,7 +27,7 @@ typedef struct wtn_manifest {
 /* One (token, k) of a piece, after its manifest. */
 typedef struct wtn_wire_row {
     int32_t token;  /* index among the tokens of the piece, ascending */
-    int32_t expert; /* local to the destination */
+    int32_t expert; /* slot of the placement, held by the destination */
     float   weight;
 } wtn_wire_row_t;
 
@@ -123,7 +123,7 @@ struct witan_plan {
     int64_t *send_token;       /* token of each pair token */
     int64_t *token_first_row;  /* first row of each pair token, and the end */
     int32_t *row_token;        /* pair token of each row, counted within its pair */
-    int32_t *row_expert;       /* local expert of each row */
+    int32_t *row_expert;       /* slot of the placement for each row */
     float   *row_weight;
     int64_t *sum_index;   /* [T, slots_per_token] into the returned rows, or -1 */
     int64_t *last_token;  /* [ep] scratch of the schedule */

@@ -214,12 +214,13 @@ fail:
 /* A manifest has arrived: is it the one that must come, and does it keep to its quota? */
 static witan_status_t check_manifest(witan_plan_t *plan, wtn_round_t *round, int32_t s)
 {
-    const wtn_request_t  *request = requests_of(plan, round, WTN_REQUEST_MANIFEST_RECV) + s;
-    wtn_manifest_t       *header  = &round->headers[s];
-    const wtn_wire_row_t *wire    = wire_rows(plan, round, s);
-    int32_t               rank    = plan->expert_peers[s];
-    int64_t               last = 0, times = 0;
-    uint64_t              left;
+    const wtn_request_t   *request   = requests_of(plan, round, WTN_REQUEST_MANIFEST_RECV) + s;
+    wtn_manifest_t        *header    = &round->headers[s];
+    const wtn_wire_row_t  *wire      = wire_rows(plan, round, s);
+    const wtn_placement_t *placement = &plan->layer->layout.placement;
+    int32_t                rank      = plan->expert_peers[s];
+    int64_t                last = 0, times = 0;
+    uint64_t               left;
 
     if (request->bytes < sizeof(*header)) {
         return WTN_ERROR(WITAN_E_MISMATCH, "dispatch: rank %" PRId32 " announced %zu bytes", rank,
@@ -252,11 +253,12 @@ static witan_status_t check_manifest(witan_plan_t *plan, wtn_round_t *round, int
     }
     for (int64_t i = 0; i < header->row_count; i++) {
         if (wire[i].token < last || wire[i].token >= header->token_count || wire[i].expert < 0 ||
-            wire[i].expert >= plan->layer->layout.local_count) {
+            wire[i].expert >= placement->slot_count ||
+            placement->slot_owner[wire[i].expert] != plan->me) {
             return WTN_ERROR(WITAN_E_MISMATCH,
-                             "dispatch: rank %" PRId32 " sent token %" PRId32 " to expert %" PRId32
-                             " of %" PRId32,
-                             rank, wire[i].token, wire[i].expert, plan->layer->layout.local_count);
+                             "dispatch: rank %" PRId32 " sent token %" PRId32 " to slot %" PRId32
+                             ", which is not held here",
+                             rank, wire[i].token, wire[i].expert);
         }
         times = i > 0 && wire[i].token == last ? times + 1 : 1;
         if (times > plan->layer->layout.config.topk) {
@@ -382,7 +384,8 @@ void wtn_round_poll(void *context)
 /* The rows of all sources, in order of source, token and k. */
 static int64_t list_rows(witan_plan_t *plan, wtn_round_t *round)
 {
-    int64_t count = 0;
+    const wtn_placement_t *placement = &plan->layer->layout.placement;
+    int64_t                count     = 0;
 
     for (int32_t s = 0; s < plan->ep; s++) {
         const wtn_wire_row_t *wire  = wire_rows(plan, round, s);
@@ -395,7 +398,7 @@ static int64_t list_rows(witan_plan_t *plan, wtn_round_t *round)
                                            ? plan->send_token[own->token_begin + wire[i].token]
                                            : plan->shape.source_token_begin[s] + wire[i].token;
             round->row_out[count]    = out + i;
-            round->row_expert[count] = wire[i].expert;
+            round->row_expert[count] = placement->slot_local[wire[i].expert];
         }
     }
     return count;

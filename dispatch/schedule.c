@@ -1,5 +1,6 @@
 /* The schedule: routed tokens sorted by destination. Integers only, one pass to count and one to
- * fill; every (token, k) has its place in what comes back, so the sum needs no atomics. */
+ * fill; every (token, k) has its place in what comes back, so the sum needs no atomics. Tokens take
+ * the replicas of an expert in turn, each rank beginning at another one. */
 #include <string.h>
 
 #include "core/util.h"
@@ -24,7 +25,7 @@ static void count(witan_plan_t *plan, int64_t *tokens, int64_t *rows)
                 continue;
             }
             plan->expert_token_counts[expert]++;
-            j = placement->owner[expert];
+            j = placement->slot_owner[wtn_placement_choose(placement, expert, plan->me + t)];
             tokens[j] += plan->last_token[j] != t;
             rows[j]++;
             plan->last_token[j] = t;
@@ -44,14 +45,15 @@ static void fill_token(witan_plan_t *plan, int64_t t, int64_t *next_token, int64
         sum_index[i] = -1;
     }
     for (int32_t k = 0; k < topk; k++) {
-        int32_t expert = plan->ids[t * topk + k], j;
+        int32_t expert = plan->ids[t * topk + k], chosen, j;
         int64_t row;
 
         if (expert < 0) {
             continue;
         }
-        j   = placement->owner[expert];
-        row = next_row[j]++;
+        chosen = wtn_placement_choose(placement, expert, plan->me + t);
+        j      = placement->slot_owner[chosen];
+        row    = next_row[j]++;
         if (plan->last_token[j] != t) {
             plan->last_token[j]                  = t;
             plan->send_token[next_token[j]]      = t;
@@ -62,7 +64,7 @@ static void fill_token(witan_plan_t *plan, int64_t t, int64_t *next_token, int64
             next_token[j]++;
         }
         plan->row_token[row]  = (int32_t)(next_token[j] - 1 - plan->pair_token_begin[j]);
-        plan->row_expert[row] = placement->local[expert];
+        plan->row_expert[row] = chosen;
         plan->row_weight[row] = plan->weights[t * topk + k];
         if (!reduced) {
             sum_index[k] = row;

@@ -339,6 +339,6 @@ void software_take(witan_layer_t *layer)
     layer->layout.backend = &backend;
     layer->owner          = wtn_alloc(bytes);
     layer->local          = wtn_alloc(bytes);
-    memcpy(layer->owner, layer->layout.placement.owner, bytes);
-    memcpy(layer->local, layer->layout.placement.local, bytes);
+    memcpy(layer->owner, layer->layout.placement.slot_owner, bytes);
+    memcpy(layer->local, layer->layout.placement.slot_local, bytes);
 }

@@ -349,18 +349,79 @@ START_TEST(test_placement_any_owners_are_indexed_in_order)
 {
     static const int32_t owner[5] = {2, 0, 2, 2, 0};
     static const int32_t wrong[2] = {0, 3};
+    wtn_placement_spec_t spec     = {.expert_count = 5, .owner_count = 4, .expert_owner = owner};
     wtn_placement_t      placement;
 
-    ck_ok(wtn_placement_make(&placement, 5, 4, owner));
+    ck_ok(wtn_placement_make(&placement, &spec));
     ck_assert_int_eq(placement.counts[1] + placement.counts[3], 0);
-    ck_assert_int_eq(placement.local[3], 2);
-    ck_assert_int_eq(placement.local[4], 1);
+    ck_assert_int_eq(placement.slot_local[3], 2);
+    ck_assert_int_eq(placement.slot_local[4], 1);
     wtn_placement_free(&placement);
-    ck_ok(wtn_placement_make(&placement, 5, 3, NULL)); /* 1, 2, 2 */
+    spec = (wtn_placement_spec_t){.expert_count = 5, .owner_count = 3}; /* 1, 2, 2 */
+    ck_ok(wtn_placement_make(&placement, &spec));
     ck_assert_int_eq(placement.counts[0], 1);
     ck_assert_int_eq(placement.counts[1] + placement.counts[2], 4);
     wtn_placement_free(&placement);
-    ck_refused(wtn_placement_make(&placement, 2, 3, wrong), WITAN_E_CONFIG, "expert_owner[1]");
+    spec = (wtn_placement_spec_t){.expert_count = 2, .owner_count = 3, .expert_owner = wrong};
+    ck_refused(wtn_placement_make(&placement, &spec), WITAN_E_CONFIG, "expert_owner[1]");
+}
+END_TEST
+
+/* Slots of six for three experts: every table, and the turns that tokens take. */
+START_TEST(test_placement_replicas_take_turns)
+{
+    static const int32_t expert[6] = {2, 0, 2, 1, 2, 0}, owner[6] = {1, 0, 1, 3, 0, 0};
+    static const int32_t begin[4] = {0, 2, 3, 6}, slots[6] = {1, 5, 3, 0, 2, 4};
+    static const int32_t local[6] = {0, 0, 1, 0, 1, 2};
+    wtn_placement_spec_t spec     = {.expert_count = 3,
+                                     .owner_count  = 4,
+                                     .slot_count   = 6,
+                                     .slot_expert  = expert,
+                                     .slot_owner   = owner};
+    wtn_placement_t      placement;
+
+    ck_ok(wtn_placement_make(&placement, &spec));
+    ck_assert_mem_eq(placement.replica_begin, begin, sizeof(begin));
+    ck_assert_mem_eq(placement.replica_slots, slots, sizeof(slots));
+    ck_assert_mem_eq(placement.slot_local, local, sizeof(local));
+    ck_assert_int_eq(placement.counts[2], 0);
+    for (int32_t t = 0; t < 7; t++) {
+        ck_assert_int_eq(wtn_placement_choose(&placement, 0, t), t % 2 == 0 ? 1 : 5);
+        ck_assert_int_eq(wtn_placement_choose(&placement, 1, t), 3);
+        ck_assert_int_eq(wtn_placement_choose(&placement, 2, t), 2 * (t % 3));
+    }
+    wtn_placement_free(&placement);
+    spec.slot_owner = NULL; /* 1, 2, 1, 2 */
+    ck_ok(wtn_placement_make(&placement, &spec));
+    ck_assert_int_eq(placement.slot_owner[0], 0);
+    ck_assert_int_eq(placement.slot_owner[2], 1);
+    ck_assert_int_eq(placement.slot_owner[3], 2);
+    wtn_placement_free(&placement);
+}
+END_TEST
+
+START_TEST(test_placement_bad_slots_are_refused)
+{
+    static const int32_t missing[3] = {0, 0, 2}, outside[3] = {0, 3, 1}, good[3] = {0, 1, 2};
+    static const int32_t owner[3] = {0, 1, 2};
+    wtn_placement_spec_t spec     = {.expert_count = 3, .owner_count = 2, .slot_count = 3};
+    wtn_placement_t      placement;
+
+    ck_refused(wtn_placement_make(&placement, &spec), WITAN_E_ARGUMENT, "slot_expert");
+    spec.slot_expert = missing;
+    ck_refused(wtn_placement_make(&placement, &spec), WITAN_E_CONFIG, "expert 1 has no slot");
+    spec.slot_expert = outside;
+    ck_refused(wtn_placement_make(&placement, &spec), WITAN_E_CONFIG, "slot_expert[1]");
+    spec.slot_expert = good;
+    spec.slot_owner  = owner;
+    ck_refused(wtn_placement_make(&placement, &spec), WITAN_E_CONFIG, "slot_owner[2]");
+    spec.expert_owner = owner;
+    ck_refused(wtn_placement_make(&placement, &spec), WITAN_E_ARGUMENT, "expert_owner");
+    spec.expert_owner = NULL;
+    spec.slot_count   = 2;
+    ck_refused(wtn_placement_make(&placement, &spec), WITAN_E_CONFIG, "slot_count");
+    spec.slot_count = 0;
+    ck_refused(wtn_placement_make(&placement, &spec), WITAN_E_ARGUMENT, "without slot_count");
 }
 END_TEST
 
@@ -384,6 +445,8 @@ int main(void)
     tcase_add_test(tcase, test_environment_values_are_strict);
     tcase_add_test(tcase, test_carver_overflow_is_remembered);
     tcase_add_test(tcase, test_placement_any_owners_are_indexed_in_order);
+    tcase_add_test(tcase, test_placement_replicas_take_turns);
+    tcase_add_test(tcase, test_placement_bad_slots_are_refused);
     suite_add_tcase(suite, tcase);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);

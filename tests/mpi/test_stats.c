@@ -320,8 +320,8 @@ START_TEST(test_dispatch_message_unlike_its_announcement_is_refused)
     static const char *const names[] = {"rank 1 sent 80 bytes, expected 160",
                                         "rank 1 announced 41 tokens",
                                         "rank 1 is at step 7",
-                                        "rank 1 sent token 0 to expert 99",
-                                        "rank 1 sent token 2 to expert 0",
+                                        "rank 1 sent token 0 to slot 99",
+                                        "rank 1 sent token 2 to slot",
                                         "rank 1 announced 8 bytes",
                                         "rank 1 announced 2 tokens and 3 rows",
                                         "rank 1 sent token 1 more than 4 times"};
@@ -330,6 +330,7 @@ START_TEST(test_dispatch_message_unlike_its_announcement_is_refused)
     witan_plan_config_t      config;
     witan_forward_args_t     args = {.struct_bytes = sizeof(args), .token_count = 8};
     wtn_request_t            requests[2 * RANKS_MAX] = {0};
+    lie_t                    lies[RANKS_MAX];
     lie_t  lie   = {.header = {.magic = 0x4e544957u, .step = 1, .token_count = 2, .row_count = 2},
                     .rows   = {{.token = 0}, {.token = 1}}};
     size_t rows  = _i == 7 ? K + 1 : 2;
@@ -339,7 +340,6 @@ START_TEST(test_dispatch_message_unlike_its_announcement_is_refused)
     lie.header.token_count = _i == 1 ? TOKENS_MAX + 1 : 2;
     lie.header.step        = _i == 2 ? 7 : 1;
     lie.header.row_count   = _i == 6 ? 3 : (int64_t)rows;
-    lie.rows[0].expert     = _i == 3 ? 99 : 0;
     lie.rows[1].token      = _i == 4 ? 2 : 1;
     for (int32_t i = 0; i <= K && _i == 7; i++) {
         lie.rows[i].token = 1; /* the reduced sum has K places for a token */
@@ -353,9 +353,13 @@ START_TEST(test_dispatch_message_unlike_its_announcement_is_refused)
         wtn_comm_t *comm = wtn_group_comm(setup.group);
 
         for (int32_t r = 0; r < world_size; r++) {
+            lies[r] = lie;
+            for (size_t i = 0; i < rows; i++) {
+                lies[r].rows[i].expert = _i == 3 && i == 0 ? 99 : r; /* a slot that is held there */
+            }
             if (r != 1) {
                 ck_ok(wtn_send_post(comm, &requests[2 * r], r, setup.plan->channel,
-                                    WTN_TAG_MANIFEST, &lie, bytes));
+                                    WTN_TAG_MANIFEST, &lies[r], bytes));
                 ck_ok(wtn_send_post(comm, &requests[2 * r + 1], r, setup.plan->channel,
                                     WTN_TAG_TOKENS, tokens, H * sizeof(*tokens)));
             }
