@@ -30,6 +30,7 @@ packages_fuzz=(
     "clang: command -v clang"
     "libclang-rt-dev: test -e \"\$(clang -print-file-name=libclang_rt.fuzzer-x86_64.a)\""
 )
+packages_cluster=("iproute2: command -v ip && command -v tc")
 packages_coverage=("gcovr: command -v gcovr")
 
 say() {

@@ -5,6 +5,9 @@ set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 
 need --install "${packages_build[@]}"
+if [[ $(id -u) -eq 0 ]]; then
+    need --install "${packages_cluster[@]}" # without, tests on several nodes are skipped
+fi
 say "build"
 configure "$root/build" -DWITAN_WERROR=ON -DBUILD_TESTING=ON
 cmake --build "$root/build" --parallel "$jobs"
