@@ -15,10 +15,11 @@ int wtn_plan_place(int argc, char **argv);
 /* Numbers of a line are separated by blanks; empty lines and lines that begin with '#' are passed
  * over. */
 typedef struct wtn_plan_table {
-    float   *values; /* [row_count][column_count] finite, not negative */
-    int64_t *lines;  /* [row_count] where a row stands in the text, from 1 */
-    int64_t  row_count;
-    int32_t  column_count;
+    const char *name;   /* of the file, for messages; the caller's */
+    float      *values; /* [row_count][column_count] finite, not negative */
+    int64_t    *lines;  /* [row_count] where a row stands in the text, from 1 */
+    int64_t     row_count;
+    int32_t     column_count;
 } wtn_plan_table_t;
 
 #define WTN_PLAN_TABLE_BYTES_MAX ((size_t)256 << 20)

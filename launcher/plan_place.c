@@ -1,6 +1,7 @@
 /* witan plan place: the slots of every layer from the loads of its experts. Touches no MPI. */
 #include <inttypes.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +17,7 @@
 #include "topology/balance.h"
 
 typedef struct place_words {
-    const char *load, *json;
+    const char *load, *current, *json;
     int64_t     slot_count, group_count, node_count, rank_count;
     bool        report;
 } place_words_t;
@@ -24,10 +25,12 @@ typedef struct place_words {
 /* One layer at a time. */
 typedef struct place {
     const place_words_t *words;
-    wtn_plan_table_t     table; /* loads */
+    wtn_plan_table_t     table, current; /* loads; experts of slots, empty without --current */
     wtn_balance_shape_t  shape;
-    int32_t             *slot_expert, *slot_owner; /* [R] */
-    int32_t             *expert_owner;             /* [E] the contiguous placement */
+    int32_t             *slot_expert, *slot_owner;     /* [R] */
+    wtn_balance_slots_t  before;                       /* of the layer at hand */
+    int32_t             *before_expert, *before_owner; /* contiguous, or those of --current */
+    int64_t              move_count;
     int32_t             *replica_count;            /* [E] */
     double              *load_before, *load_after; /* [D] of ranks */
     json_t              *layers;                   /* NULL without --json */
@@ -36,13 +39,70 @@ typedef struct place {
 static void place_free(place_t *place)
 {
     wtn_plan_table_free(&place->table);
+    wtn_plan_table_free(&place->current);
     free(place->slot_expert);
     free(place->slot_owner);
-    free(place->expert_owner);
+    free(place->before_expert);
+    free(place->before_owner);
     free(place->replica_count);
     free(place->load_before);
     free(place->load_after);
     json_decref(place->layers);
+}
+
+/* --current must be a placement of the same layers and experts on the same ranks. */
+static witan_status_t check_current(const place_t *place)
+{
+    const wtn_plan_table_t *current = &place->current;
+    const char             *path    = current->name;
+
+    if (current->row_count != place->table.row_count) {
+        return WTN_ERROR(WITAN_E_FORMAT, "%s: expected %" PRId64 " layers as in %s, found %" PRId64,
+                         path, place->table.row_count, place->table.name, current->row_count);
+    }
+    if (current->column_count % place->shape.rank_count != 0) {
+        return WTN_ERROR(WITAN_E_FORMAT,
+                         "%s: expected slots that --gpus %" PRId32 " divides, found %" PRId32, path,
+                         place->shape.rank_count, current->column_count);
+    }
+    for (int64_t i = 0; i < current->row_count * current->column_count; i++) {
+        float value = current->values[i];
+
+        if (!(value < (float)place->shape.expert_count) || value != floorf(value)) {
+            return WTN_ERROR(WITAN_E_FORMAT,
+                             "%s: line %" PRId64 ", number %" PRId64
+                             ": expected an expert, 0 to %" PRId32 ", found %g",
+                             path, current->lines[i / current->column_count],
+                             i % current->column_count + 1, place->shape.expert_count - 1,
+                             (double)value);
+        }
+    }
+    return WITAN_OK;
+}
+
+/* The placement to compare with: experts dealt to the ranks in contiguous runs, or --current. */
+static witan_status_t make_before(place_t *place)
+{
+    bool    given = place->words->current != NULL;
+    int32_t slots = given ? place->current.column_count : place->shape.expert_count;
+
+    place->before_owner  = calloc((size_t)slots, sizeof(*place->before_owner));
+    place->before_expert = calloc((size_t)slots, sizeof(*place->before_expert));
+    if (place->before_owner == NULL || place->before_expert == NULL) {
+        return WTN_ERROR(WITAN_E_MEMORY, "%s: %" PRId32 " slots", place->words->load, slots);
+    }
+    place->before = (wtn_balance_slots_t){slots, place->before_expert, place->before_owner};
+    for (int32_t s = 0; s < slots; s++) {
+        place->before_expert[s] = s;
+    }
+    for (int32_t r = 0; r < place->shape.rank_count; r++) {
+        int64_t end = wtn_part_begin(slots, place->shape.rank_count, r + 1);
+
+        for (int64_t s = wtn_part_begin(slots, place->shape.rank_count, r); s < end; s++) {
+            place->before_owner[s] = r;
+        }
+    }
+    return WITAN_OK;
 }
 
 static witan_status_t place_make(place_t *place, const place_words_t *words)
@@ -60,24 +120,22 @@ static witan_status_t place_make(place_t *place, const place_words_t *words)
         .rank_count   = (int32_t)words->rank_count,
     };
     WTN_TRY(wtn_balance_check(&place->shape));
+    if (words->current != NULL) {
+        WTN_TRY(wtn_plan_table_read(&place->current, words->current));
+        WTN_TRY(check_current(place));
+    }
+    WTN_TRY(make_before(place));
     experts              = (size_t)place->shape.expert_count;
     place->slot_expert   = calloc(slots, sizeof(*place->slot_expert));
     place->slot_owner    = calloc(slots, sizeof(*place->slot_owner));
-    place->expert_owner  = calloc(experts, sizeof(*place->expert_owner));
     place->replica_count = calloc(experts, sizeof(*place->replica_count));
     place->load_before   = calloc(ranks, sizeof(*place->load_before));
     place->load_after    = calloc(ranks, sizeof(*place->load_after));
     place->layers        = words->json != NULL ? json_array() : NULL;
-    if (place->slot_expert == NULL || place->slot_owner == NULL || place->expert_owner == NULL ||
-        place->replica_count == NULL || place->load_before == NULL || place->load_after == NULL ||
+    if (place->slot_expert == NULL || place->slot_owner == NULL || place->replica_count == NULL ||
+        place->load_before == NULL || place->load_after == NULL ||
         (words->json != NULL && place->layers == NULL)) {
         return WTN_ERROR(WITAN_E_MEMORY, "%s: %zu slots on %zu ranks", words->load, slots, ranks);
-    }
-    for (int32_t r = 0; r < place->shape.rank_count; r++) {
-        for (int64_t e = wtn_part_begin(place->shape.expert_count, place->shape.rank_count, r);
-             e < wtn_part_begin(place->shape.expert_count, place->shape.rank_count, r + 1); e++) {
-            place->expert_owner[e] = r;
-        }
     }
 
 fail:
@@ -104,52 +162,71 @@ static json_t *reals(const double *values, int32_t count)
     return array;
 }
 
-static void show_layer(const place_t *place, int64_t layer)
+static json_t *layer_json(const place_t *place, int64_t layer, double before, double after)
 {
     const wtn_balance_shape_t *shape = &place->shape;
-    double  before                   = wtn_balance_imbalance(place->load_before, shape->rank_count);
-    double  after                    = wtn_balance_imbalance(place->load_after, shape->rank_count);
-    int32_t most                     = 0;
+    json_t *moves = place->words->current != NULL ? json_integer(place->move_count) : json_null();
 
-    for (int32_t s = 0; s < shape->slot_count; s++) {
+    return json_pack("{s:I, s:f, s:f, s:o, s:o, s:o, s:o, s:o}", "layer", (json_int_t)layer,
+                     "imbalance_before", before, "imbalance_after", after, "moves", moves, "slots",
+                     integers(place->slot_expert, shape->slot_count), "slot_owner",
+                     integers(place->slot_owner, shape->slot_count), "rank_load_before",
+                     reals(place->load_before, shape->rank_count), "rank_load_after",
+                     reals(place->load_after, shape->rank_count));
+}
+
+static void show_layer(const place_t *place, int64_t layer)
+{
+    int32_t ranks = place->shape.rank_count, most = 0;
+    double  before = wtn_balance_imbalance(place->load_before, ranks);
+    double  after  = wtn_balance_imbalance(place->load_after, ranks);
+
+    for (int32_t s = 0; s < place->shape.slot_count; s++) {
         printf("%s%" PRId32, s == 0 ? "" : " ", place->slot_expert[s]);
     }
     printf("\n");
-    for (int32_t e = 0; e < shape->expert_count; e++) {
+    for (int32_t e = 0; e < place->shape.expert_count; e++) {
         most = place->replica_count[e] > most ? place->replica_count[e] : most;
     }
     if (place->words->report) {
-        (void)fprintf(stderr, "%7" PRId64 " %12.4f %12.4f %12" PRId32 "\n", layer, before, after,
-                      most);
+        (void)fprintf(stderr, "%7" PRId64 " %10.4f %10.4f %8" PRId32, layer, before, after, most);
+        if (place->words->current != NULL) {
+            (void)fprintf(stderr, " %8" PRId64, place->move_count);
+        }
+        (void)fprintf(stderr, "\n");
     }
     if (place->layers != NULL) {
-        (void)json_array_append_new(
-            place->layers,
-            json_pack("{s:I, s:f, s:f, s:o, s:o, s:o, s:o}", "layer", (json_int_t)layer,
-                      "imbalance_before", before, "imbalance_after", after, "slots",
-                      integers(place->slot_expert, shape->slot_count), "slot_owner",
-                      integers(place->slot_owner, shape->slot_count), "rank_load_before",
-                      reals(place->load_before, shape->rank_count), "rank_load_after",
-                      reals(place->load_after, shape->rank_count)));
+        (void)json_array_append_new(place->layers, layer_json(place, layer, before, after));
     }
 }
 
 static witan_status_t place_layer(place_t *place, int64_t layer)
 {
     const wtn_balance_shape_t *shape = &place->shape;
-    const float        *load   = place->table.values + (size_t)layer * (size_t)shape->expert_count;
-    wtn_balance_slots_t before = {shape->expert_count, NULL, place->expert_owner};
-    wtn_balance_slots_t after  = {shape->slot_count, place->slot_expert, place->slot_owner};
-    witan_status_t      status = wtn_balance(shape, load, place->slot_expert, place->slot_owner);
+    const float        *load  = place->table.values + (size_t)layer * (size_t)shape->expert_count;
+    wtn_balance_slots_t after = {shape->slot_count, place->slot_expert, place->slot_owner};
+    witan_status_t      status;
 
+    status = wtn_balance(shape, load, place->slot_expert, place->slot_owner);
     if (status != WITAN_OK) {
-        return wtn_error_prefix(status, "%s: line %" PRId64, place->words->load,
+        return wtn_error_prefix(status, "%s: line %" PRId64, place->table.name,
                                 place->table.lines[layer]);
     }
-    wtn_balance_loads(shape, load, &before, place->replica_count, place->load_before);
+    if (place->words->current != NULL) {
+        const float *row = place->current.values + layer * place->current.column_count;
+
+        for (int32_t s = 0; s < place->current.column_count; s++) {
+            place->before_expert[s] = (int32_t)row[s];
+        }
+        WTN_TRY(wtn_balance_settle(shape, &place->before, place->slot_owner, place->slot_expert));
+        WTN_TRY(wtn_balance_moves(shape, &place->before, &after, &place->move_count));
+    }
+    wtn_balance_loads(shape, load, &place->before, place->replica_count, place->load_before);
     wtn_balance_loads(shape, load, &after, place->replica_count, place->load_after);
     show_layer(place, layer);
-    return WITAN_OK;
+
+fail:
+    return status;
 }
 
 static witan_status_t write_json(const place_t *place)
@@ -171,17 +248,32 @@ static witan_status_t write_json(const place_t *place)
     return status;
 }
 
+static witan_status_t check_words(const place_words_t *words)
+{
+    if (words->node_count > words->rank_count) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "--nodes: expected at most --gpus %" PRId64 ", found %" PRId64,
+                         words->rank_count, words->node_count);
+    }
+    if (words->current != NULL && strcmp(words->current, "-") == 0) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "--current: expected a file, found '-'");
+    }
+    return WITAN_OK;
+}
+
 /* Said before the work: a file that can not be made, or that is read. */
 static witan_status_t check_json(const place_words_t *words)
 {
     const wtn_named_path_t json = {"--json", words->json}, load = {"--load", words->load};
-    char                  *target = NULL;
+    const wtn_named_path_t current = {"--current", words->current};
+    char                  *target  = NULL;
     witan_status_t         status;
 
     if (words->json == NULL) {
         return WITAN_OK;
     }
     WTN_TRY(wtn_paths_check(&json, 1, &load, NULL));
+    WTN_TRY(wtn_paths_check(&json, 1, &current, NULL));
     WTN_TRY(wtn_file_target(words->json, &target));
     free(target);
 
@@ -198,8 +290,8 @@ static witan_status_t place_all(const place_words_t *words)
     WTN_TRY(check_json(words));
     WTN_TRY(place_make(&place, words));
     if (words->report) {
-        (void)fprintf(stderr, "# %5s %12s %12s %12s\n", "layer", "max/mean was", "max/mean is",
-                      "replicas max");
+        (void)fprintf(stderr, "# %5s %10s %10s %8s%s\n", "layer", "before", "after", "replicas",
+                      words->current != NULL ? "    moves" : "");
     }
     for (int64_t layer = 0; layer < place.table.row_count; layer++) {
         WTN_TRY(place_layer(&place, layer));
@@ -227,6 +319,8 @@ int wtn_plan_place(int argc, char **argv)
          WTN_OPT_INTEGER("nodes", "N", "1", 1, WTN_BALANCE_COUNT_MAX, &words.node_count, "nodes"),
          WTN_OPT_REQUIRED_INTEGER("gpus", "D", 1, WTN_BALANCE_COUNT_MAX, &words.rank_count,
                                   "ranks over all nodes"),
+         WTN_OPT_TEXT("current", "FILE", NULL, &words.current,
+                      "what the slots hold now: place so that few weights move"),
          WTN_OPT_FLAG("report", &words.report, "show the imbalance before and after on stderr"),
          WTN_OPT_TEXT("json", "FILE", NULL, &words.json, "also write loads and slots as JSON"),
     };
@@ -242,6 +336,9 @@ int wtn_plan_place(int argc, char **argv)
     }
     if (help) {
         return wtn_options_help(&command);
+    }
+    if (check_words(&words) != WITAN_OK) {
+        return wtn_session_refuse("%s", witan_last_error());
     }
     if (wtn_launcher_rank() != 0) { /* under mpirun, one rank does it */
         return 0;

@@ -142,7 +142,7 @@ witan_status_t wtn_plan_table_parse(wtn_plan_table_t *table, const char *name, c
     reader_t       reader = {.table = table, .name = name, .at = text, .end = text + bytes};
     witan_status_t status;
 
-    *table = (wtn_plan_table_t){0};
+    *table = (wtn_plan_table_t){.name = name};
     if (bytes > WTN_PLAN_TABLE_BYTES_MAX) {
         return WTN_ERROR(WITAN_E_FORMAT, "%s: expected at most %zu bytes, found %zu", name,
                          WTN_PLAN_TABLE_BYTES_MAX, bytes);

@@ -22,9 +22,10 @@
  *     over.
  * A rank may be left without a slot, an expert never.
  *
- * Sums over a group are made in fp32 by ascending expert. The published code leaves their order to
- * its library, so with loads whose sums are not exact (integers below 2^24 are), groups that nearly
- * tie may be packed differently; the global policy has no such sums. */
+ * Two things the published code leaves to its library, so that there it depends on version and
+ * processor: the order of equal loads when it sorts (here the lower index first, as its example
+ * needs), and the order of the fp32 sums over a group (here ascending; integers whose sum is below
+ * 2^24 have no order). */
 #ifndef WTN_BALANCE_H
 #define WTN_BALANCE_H
 
@@ -64,5 +65,27 @@ void wtn_balance_loads(const wtn_balance_shape_t *shape, const float *load,
 
 /* Maximum over mean; 1 without any load. */
 double wtn_balance_imbalance(const double *rank_load, int32_t rank_count);
+
+/* How many weights of experts `to` puts on ranks that do not hold them in `from`: an expert counts
+ * once for a rank, however many slots it has there. The slot counts may differ. WITAN_E_MEMORY. */
+witan_status_t wtn_balance_moves(const wtn_balance_shape_t *shape, const wtn_balance_slots_t *from,
+                                 const wtn_balance_slots_t *to, int64_t *move_count);
+
+/* Exchange what the ranks of a new placement hold so that few weights move when it takes the place
+ * of `current`, a placement of the same experts on the same ranks with any slots. In and out:
+ * slot_expert as wtn_balance made it with `shape`; slot_owner is what came with it, and stays.
+ *
+ * Load and structure stay: with the hierarchical policy nodes as a whole, if they have equal ranks
+ * and slots, then ranks within a node, if they have equal slots; with the global one any ranks with
+ * equal slots. Nodes, then ranks, are matched greedily, the pair with the most experts in common
+ * first; of two levels each keeps at least half of what its best matching would. Never moves more
+ * than the placement as it came: if the matching is not better, the ranks stay. Last, an expert
+ * that stays on its rank keeps its place among the rank's slots if the rank has that many.
+ *
+ * WITAN_E_MEMORY leaves slot_expert as it was. Time and memory grow with the sum over experts of
+ * ranks that hold it now times ranks that are to hold it. */
+witan_status_t wtn_balance_settle(const wtn_balance_shape_t *shape,
+                                  const wtn_balance_slots_t *current, const int32_t *slot_owner,
+                                  int32_t *slot_expert);
 
 #endif
