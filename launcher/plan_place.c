@@ -119,7 +119,10 @@ static witan_status_t place_make(place_t *place, const place_words_t *words)
         .node_count   = (int32_t)words->node_count,
         .rank_count   = (int32_t)words->rank_count,
     };
-    WTN_TRY(wtn_balance_check(&place->shape));
+    status = wtn_balance_check(&place->shape);
+    if (status != WITAN_OK) {
+        return wtn_error_prefix(status, "%s", place->table.name);
+    }
     if (words->current != NULL) {
         WTN_TRY(wtn_plan_table_read(&place->current, words->current));
         WTN_TRY(check_current(place));
@@ -248,8 +251,13 @@ static witan_status_t write_json(const place_t *place)
     return status;
 }
 
+/* Wrong usage that the table of options does not tell. */
 static witan_status_t check_words(const place_words_t *words)
 {
+    const wtn_named_path_t json = {"--json", words->json}, load = {"--load", words->load};
+    const wtn_named_path_t current = {"--current", words->current};
+    witan_status_t         status;
+
     if (words->node_count > words->rank_count) {
         return WTN_ERROR(WITAN_E_ARGUMENT,
                          "--nodes: expected at most --gpus %" PRId64 ", found %" PRId64,
@@ -258,26 +266,23 @@ static witan_status_t check_words(const place_words_t *words)
     if (words->current != NULL && strcmp(words->current, "-") == 0) {
         return WTN_ERROR(WITAN_E_ARGUMENT, "--current: expected a file, found '-'");
     }
-    return WITAN_OK;
-}
-
-/* Said before the work: a file that can not be made, or that is read. */
-static witan_status_t check_json(const place_words_t *words)
-{
-    const wtn_named_path_t json = {"--json", words->json}, load = {"--load", words->load};
-    const wtn_named_path_t current = {"--current", words->current};
-    char                  *target  = NULL;
-    witan_status_t         status;
-
-    if (words->json == NULL) {
-        return WITAN_OK;
-    }
     WTN_TRY(wtn_paths_check(&json, 1, &load, NULL));
     WTN_TRY(wtn_paths_check(&json, 1, &current, NULL));
-    WTN_TRY(wtn_file_target(words->json, &target));
-    free(target);
 
 fail:
+    return status;
+}
+
+/* Said before the work: a file that can not be made. */
+static witan_status_t check_json(const place_words_t *words)
+{
+    char          *target = NULL;
+    witan_status_t status = WITAN_OK;
+
+    if (words->json != NULL) {
+        status = wtn_file_target(words->json, &target);
+        free(target);
+    }
     return status;
 }
 

@@ -4,7 +4,7 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 out=${1:?usage: make_corpus.sh OUT}
-mkdir -p "$out/header" "$out/config" "$out/index"
+mkdir -p "$out/header" "$out/config" "$out/index" "$out/table"
 
 # header: u16 of data bytes, then the JSON.
 seed_header() { # NAME DATA_BYTES JSON
@@ -33,3 +33,9 @@ for index in "$root"/tests/fixtures/*/model.safetensors.index.json; do
     cp "$index" "$out/index/$(basename "$(dirname "$index")")"
 done
 printf '%s' '{"metadata":{"total_size":1},"weight_map":{"a":"m-1","b":"../m"}}' >"$out/index/leaves"
+
+printf '90 132 40 61\n20 107\t104 64\n' >"$out/table/two"
+printf '# loads\n\n1e3 0.5 -0 +7.25\r\n' >"$out/table/numbers"
+printf '1 nan 2\n' >"$out/table/nan"
+printf '3e38 3e38\n1e39 1\n' >"$out/table/huge"
+printf '1 2\n1 2 3' >"$out/table/ragged"
