@@ -110,15 +110,19 @@ size_t wtn_bench_read_bytes(void)
 static void print_usage(void)
 {
     if (wtn_launcher_rank() == 0) {
-        printf("usage: witan bench experts|layer [OPTIONS]\n"
+        printf("usage: witan bench comm|experts|layer [OPTIONS]\n"
+               "  comm     dispatch and combine alone, beside MPI_Alltoallv of the same rows\n"
                "  experts  the experts of one rank alone, by rows per expert\n"
                "  layer    the whole block over all ranks, by tokens\n"
-               "witan bench experts --help and witan bench layer --help list the options.\n");
+               "witan bench comm --help and so on list the options.\n");
     }
 }
 
 int wtn_cmd_bench(int argc, char **argv)
 {
+    if (argc >= 2 && strcmp(argv[1], "comm") == 0) {
+        return wtn_bench_comm(argc - 1, argv + 1);
+    }
     if (argc >= 2 && strcmp(argv[1], "experts") == 0) {
         return wtn_bench_experts(argc - 1, argv + 1);
     }
@@ -129,6 +133,6 @@ int wtn_cmd_bench(int argc, char **argv)
         print_usage();
         return wtn_results_end();
     }
-    return wtn_session_refuse("bench: expected experts or layer, found '%s'",
+    return wtn_session_refuse("bench: expected comm, experts or layer, found '%s'",
                               argc >= 2 ? argv[1] : "");
 }

@@ -5,9 +5,11 @@
 #include <jansson.h>
 
 #include "experts/hf.h"
+#include "launcher/paths.h"
 #include "launcher/session.h"
 #include "launcher/synthetic.h"
 
+int wtn_bench_comm(int argc, char **argv);
 int wtn_bench_experts(int argc, char **argv);
 int wtn_bench_layer(int argc, char **argv);
 
@@ -98,6 +100,12 @@ size_t wtn_bench_read_bytes(void);
  * memory. Ranks and "results" come last. */
 json_t *wtn_bench_json_begin(const char *name, const wtn_bench_options_t *options,
                              const witan_layer_config_t *config);
+
+/* May these files be made or replaced? Said before the work starts. An output must not be the input
+ * or a file of `model` (both may be NULL inside). Collective. */
+witan_status_t wtn_bench_files_probe(wtn_session_t *session, const wtn_named_path_t *outputs,
+                                     size_t count, const wtn_named_path_t *input,
+                                     const char *model);
 
 /* May the file of --json, if given, be made or replaced? Said before the work starts. Collective.
  */

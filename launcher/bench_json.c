@@ -32,22 +32,31 @@ json_t *wtn_bench_json_begin(const char *name, const wtn_bench_options_t *option
         "warmup", (json_int_t)options->warmup_count);
 }
 
-witan_status_t wtn_bench_json_probe(wtn_session_t *session, const wtn_bench_options_t *options)
+witan_status_t wtn_bench_files_probe(wtn_session_t *session, const wtn_named_path_t *outputs,
+                                     size_t count, const wtn_named_path_t *input, const char *model)
 {
-    const wtn_named_path_t json   = {"--json", options->json};
-    const wtn_named_path_t input  = {NULL, NULL};
-    char                  *target = NULL;
-    bool                   mine   = options->json != NULL && session->rank == 0;
-    witan_status_t         status;
+    bool           mine   = session->rank == 0;
+    witan_status_t status = mine ? wtn_paths_check(outputs, count, input, model) : WITAN_OK;
 
-    status = mine ? wtn_paths_check(&json, 1, &input, options->model) : WITAN_OK;
     WTN_TRY(wtn_session_agree_usage(session, status));
-    status = mine ? wtn_file_target(options->json, &target) : WITAN_OK;
-    free(target);
+    for (size_t i = 0; i < count && mine && status == WITAN_OK; i++) {
+        char *target = NULL;
+
+        status = outputs[i].path != NULL ? wtn_file_target(outputs[i].path, &target) : WITAN_OK;
+        free(target);
+    }
     return wtn_session_agree(session, status);
 
 fail:
     return status;
+}
+
+witan_status_t wtn_bench_json_probe(wtn_session_t *session, const wtn_bench_options_t *options)
+{
+    const wtn_named_path_t json  = {"--json", options->json};
+    const wtn_named_path_t input = {NULL, NULL};
+
+    return wtn_bench_files_probe(session, &json, 1, &input, options->model);
 }
 
 witan_status_t wtn_bench_json_write(const char *path, const json_t *root)

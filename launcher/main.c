@@ -21,7 +21,7 @@ static const struct {
     {"check", "compare the distributed result with one rank and with float64", wtn_cmd_check},
     {"synth", "write a block with random weights as a Hugging Face folder", wtn_cmd_synth},
     {"info", "show machine, ranks, binding, backends and transports", wtn_cmd_info},
-    {"bench", "measure the experts or the whole layer", wtn_cmd_bench},
+    {"bench", "measure communication, the experts or the whole layer", wtn_cmd_bench},
     {"plan", "compute placements of experts before anything runs", wtn_cmd_plan},
 };
 

@@ -124,6 +124,30 @@ static witan_status_t add_text(const wtn_option_t *option, const char *text)
     return set_text(option, text, &texts->values[texts->count++]);
 }
 
+static witan_status_t set_size(const wtn_option_t *option, const char *text)
+{
+    static const char letters[] = "KMG";
+    size_t            bytes     = strlen(text);
+    const char       *letter    = bytes > 0 ? strchr(letters, text[bytes - 1]) : NULL;
+    int               shift     = letter != NULL ? 10 * (int)(letter - letters + 1) : 0;
+    char              number[24];
+
+    if (bytes < sizeof(number)) {
+        memcpy(number, text, bytes + 1);
+        number[letter != NULL ? bytes - 1 : bytes] = '\0';
+        if (parse_integer(number, 0, option->max >> shift, option->value)) {
+            *(int64_t *)option->value <<= shift;
+            if (*(int64_t *)option->value >= option->min) {
+                return WITAN_OK;
+            }
+        }
+    }
+    return WTN_ERROR(WITAN_E_ARGUMENT,
+                     "--%s: expected bytes from %" PRId64 " to %" PRId64
+                     ", or so many K, M or G, found '%s'",
+                     option->name, option->min, option->max, text);
+}
+
 static witan_status_t set_value(const wtn_option_t *option, const char *text)
 {
     switch (option->kind) {
@@ -142,6 +166,8 @@ static witan_status_t set_value(const wtn_option_t *option, const char *text)
         return set_choice(option, text);
     case WTN_OPTION_LIST:
         return set_list(option, text);
+    case WTN_OPTION_SIZE:
+        return set_size(option, text);
     }
     return WTN_ERROR(WITAN_E_INTERNAL, "--%s: kind %d", option->name, (int)option->kind);
 }

@@ -17,6 +17,7 @@ typedef enum wtn_option_kind {
     WTN_OPTION_SECONDS, /* uint64_t: nanoseconds, from 0.001 to 1e9 seconds */
     WTN_OPTION_CHOICE,  /* int32_t: index among the words of `argument`, "ep|tp" */
     WTN_OPTION_LIST,    /* wtn_option_list_t: integers min..max, "1,2,4" */
+    WTN_OPTION_SIZE,    /* int64_t: min..max bytes, "64K": K, M and G are powers of 1024 */
     WTN_OPTION_TEXTS,   /* wtn_option_texts_t: words up to the next option; may be given again */
 } wtn_option_kind_t;
 
