@@ -5,8 +5,8 @@
 
 works 0 plan --help
 grep -q '^usage: witan plan SUBCOMMAND' "$work/stdout" || wrong "plan --help"
-works 2 plan place --help
-[ "$(grep -c '^usage' "$work/stdout")" -eq 1 ] || wrong "plan place --help on 2 ranks"
+works 0 plan place --help
+grep -q '^usage: witan plan place' "$work/stdout" || wrong "plan place --help"
 
 load=$work/load
 cat >"$load" <<'END'
@@ -57,7 +57,7 @@ place="plan place --slots 16 --groups 4 --nodes 2 --gpus 8 --load"
 
     # ---- wrong usage ----
     fails 0 2 "expected a subcommand, found ''" plan
-    fails 2 2 "expected a subcommand, found 'pace'" plan pace
+    fails 0 2 "expected a subcommand, found 'pace'" plan pace
     fails 0 2 "--load FILE is missing" plan place --slots 16 --gpus 8
     fails 2 2 "--gpus D is missing" plan place --slots 16 --load "$load"
     fails 0 2 "--slots: expected an integer from 1 to 16777216" \

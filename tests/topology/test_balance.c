@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/error.h"
 #include "core/util.h"
@@ -387,8 +388,8 @@ START_TEST(test_balance_edge_shapes_equal_by_hand)
 }
 END_TEST
 
-/* The largest in use a hundred times over; also that the time does not grow with the square. */
-START_TEST(test_balance_large_counts_is_quick_and_balanced)
+/* Far beyond any in use: 0.1 s, where scans would take minutes. */
+START_TEST(test_balance_large_counts_is_quick)
 {
     const wtn_balance_shape_t shape = {65536, 131072, 1024, 64, 4096};
 
@@ -397,14 +398,14 @@ START_TEST(test_balance_large_counts_is_quick_and_balanced)
     int32_t *owner     = calloc(131072, sizeof(*owner));
     int32_t *copies    = calloc(65536, sizeof(*copies));
     double  *rank_load = calloc(4096, sizeof(*rank_load));
-    uint64_t begin;
+    clock_t  begin;
 
     for (uint32_t e = 0; e < 65536; e++) {
         load[e] = 1e6f / powf((float)(1 + (e * 40503) % 65536), 1.2f);
     }
-    begin = wtn_now_ns();
+    begin = clock();
     ck_assert_int_eq(wtn_balance(&shape, load, expert, owner), WITAN_OK);
-    ck_assert_uint_lt(wtn_now_ns() - begin, 2000000000);
+    ck_assert_double_lt((double)(clock() - begin) / CLOCKS_PER_SEC, 4);
     wtn_balance_loads(&shape, load, &(wtn_balance_slots_t){131072, expert, owner}, copies,
                       rank_load);
     for (uint32_t e = 0; e < 65536; e++) {
@@ -484,7 +485,7 @@ int main(void)
     tcase_add_loop_test(tcase, test_balance_published_example_equals, 0, 2);
     tcase_add_loop_test(tcase, test_balance_random_shapes_equal_reference, 0, LOAD_KINDS);
     tcase_add_loop_test(tcase, test_balance_edge_shapes_equal_by_hand, 0, (int)WTN_COUNT_OF(edges));
-    tcase_add_test(tcase, test_balance_large_counts_is_quick_and_balanced);
+    tcase_add_test(tcase, test_balance_large_counts_is_quick);
     tcase_add_loop_test(tcase, test_balance_bad_shape_is_refused_by_name, 0,
                         (int)WTN_COUNT_OF(bad_shapes));
     tcase_add_test(tcase, test_balance_bad_load_is_refused_by_name);
