@@ -12,6 +12,7 @@ static const struct {
     int (*run)(int argc, char **argv);
 } subcommands[] = {
     {"place", "experts and their replicas on ranks, by load", wtn_plan_place},
+    {"scale", "time, limits, traffic and memory by number of nodes", wtn_plan_scale},
 };
 
 static void print_usage(void)

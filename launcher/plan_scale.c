@@ -1,0 +1,613 @@
+/* witan plan scale: time, limits, traffic and memory of a layer by number of nodes. No MPI. */
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/error.h"
+#include "core/util.h"
+#include "dispatch/plan.h"
+#include "launcher/machine_file.h"
+#include "launcher/paths.h"
+#include "launcher/plan.h"
+#include "launcher/plan_scale.h"
+#include "launcher/session.h"
+
+#define SEED             1
+#define NODES_MAX        4096
+#define SEARCH_TOKENS    ((int64_t)1 << 18)
+#define SIMULATED_TOKENS ((int64_t)1 << 21)
+#define CACHE_RANKS_MAX  512
+#define CACHE_COUNT      64
+
+/* Loads that several points share. */
+typedef struct cached_load {
+    int32_t          ep, domain_size;
+    int64_t          token_count;
+    wtn_scale_load_t load;
+} cached_load_t;
+
+typedef struct search {
+    wtn_scale_plan_t   *plan;
+    wtn_scale_sampler_t sampler;
+    cached_load_t       cache[CACHE_COUNT];
+    size_t              cache_used;
+    int64_t             nodes[WTN_OPTION_LIST_MAX];
+    int32_t             node_count;
+    int32_t             ep, tp; /* wanted; 0: any */
+} search_t;
+
+/* ---- the words ---- */
+
+static bool parse_real(const char *text, double least, double below, double *value)
+{
+    char *end;
+
+    errno  = 0;
+    *value = strtod(text, &end);
+    return strspn(text, "0123456789.e-") == strlen(text) && end != text && *end == '\0' &&
+           errno == 0 && *value >= least && *value < below;
+}
+
+static bool parse_count(const char *text, size_t bytes, int64_t most, int64_t *value)
+{
+    char  copy[16];
+    char *end;
+
+    if (bytes == 0 || bytes >= sizeof(copy)) {
+        return false;
+    }
+    memcpy(copy, text, bytes);
+    copy[bytes] = '\0';
+    *value      = strtoll(copy, &end, 10);
+    return strspn(copy, "0123456789") == bytes && *value >= 1 && *value <= most;
+}
+
+/* "4", "1,2,3" or "1..64": from the first, doubled up to the last, and the last. */
+static witan_status_t parse_nodes(search_t *search, const char *text)
+{
+    const char *dots = strstr(text, "..");
+    int64_t     from, to;
+
+    search->node_count = 0;
+    if (dots != NULL) {
+        if (parse_count(text, (size_t)(dots - text), NODES_MAX, &from) &&
+            parse_count(dots + 2, strlen(dots + 2), NODES_MAX, &to) && from <= to) {
+            for (; from < to; from *= 2) {
+                search->nodes[search->node_count++] = from;
+            }
+            search->nodes[search->node_count++] = to;
+            return WITAN_OK;
+        }
+    } else {
+        const char *at = text;
+
+        while (search->node_count < WTN_OPTION_LIST_MAX) {
+            size_t bytes = strcspn(at, ",");
+
+            if (!parse_count(at, bytes, NODES_MAX, &search->nodes[search->node_count])) {
+                break;
+            }
+            search->node_count++;
+            if (at[bytes] == '\0') {
+                return WITAN_OK;
+            }
+            at += bytes + 1;
+        }
+    }
+    return WTN_ERROR(WITAN_E_ARGUMENT,
+                     "--nodes: expected a list 1,2,4 or a range 1..%d of 1 to %d nodes, found '%s'",
+                     NODES_MAX, NODES_MAX, text);
+}
+
+/* "auto", "ep", "tp" or "epAxtpB". */
+static witan_status_t parse_mode(search_t *search, const char *text)
+{
+    const char *x  = strstr(text, "xtp");
+    int64_t     ep = 0, tp = 0;
+
+    if (strcmp(text, "auto") == 0) {
+        return WITAN_OK;
+    }
+    if (strcmp(text, "ep") == 0) {
+        search->tp = 1;
+        search->ep = -1;
+        return WITAN_OK;
+    }
+    if (strcmp(text, "tp") == 0) {
+        search->ep = 1;
+        search->tp = -1;
+        return WITAN_OK;
+    }
+    if (strncmp(text, "ep", 2) == 0 && x != NULL &&
+        parse_count(text + 2, (size_t)(x - text - 2), 1 << 20, &ep) &&
+        parse_count(x + 3, strlen(x + 3), 1 << 20, &tp)) {
+        search->ep = (int32_t)ep;
+        search->tp = (int32_t)tp;
+        return WITAN_OK;
+    }
+    return WTN_ERROR(WITAN_E_ARGUMENT, "--mode: expected auto, ep, tp or epNxtpM, found '%s'",
+                     text);
+}
+
+static witan_status_t parse_disturbance(wtn_scale_plan_t *plan)
+{
+    const wtn_scale_words_t *words = plan->words;
+    wtn_scale_disturbance_t *to    = &plan->disturbance;
+
+    *to = (wtn_scale_disturbance_t){.slow_rank = (int32_t)words->slow_rank};
+    if (!parse_real(words->slow_factor, 1, 1e6, &to->slow_factor)) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "--slow-factor: expected a number from 1 to 1e6, found '%s'",
+                         words->slow_factor);
+    }
+    if (!parse_real(words->congestion, 0, 1, &to->congestion)) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "--congestion: expected a number from 0 to below 1, found '%s'",
+                         words->congestion);
+    }
+    if (!words->simulate && (words->slow_rank >= 0 || to->congestion > 0)) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "--slow-rank and --congestion: expected beside --simulate only");
+    }
+    return WITAN_OK;
+}
+
+/* ---- the layer ---- */
+
+static void make_shape(wtn_scale_plan_t *plan)
+{
+    const witan_layer_config_t *config = &plan->config;
+    double                      bytes  = (double)witan_dtype_bytes(config->dtype);
+
+    plan->shape = (wtn_scale_shape_t){
+        .hidden_size       = config->hidden_size,
+        .inter_size        = config->inter_size,
+        .shared_inter_size = config->shared_inter_size,
+        .expert_count      = config->expert_count,
+        .topk              = config->topk,
+        .value_bytes       = bytes,
+        .return_bytes      = bytes,
+        .weight_bytes      = bytes,
+        .matrices          = config->activation.gated ? 3 : 2,
+        .header_bytes      = sizeof(wtn_manifest_t),
+        .row_list_bytes    = sizeof(wtn_wire_row_t),
+    };
+}
+
+static witan_status_t make_config(wtn_scale_plan_t *plan, const wtn_command_t *command)
+{
+    static const char *const shape[] = {"experts", "topk", "hidden", "inter", "shared"};
+    const wtn_scale_words_t *words   = plan->words;
+    witan_status_t           status;
+
+    witan_layer_config_init(&plan->config);
+    for (size_t i = 0; i < WTN_COUNT_OF(shape) && words->model != NULL; i++) {
+        if (wtn_option_given(command, shape[i])) {
+            return WTN_ERROR(WITAN_E_ARGUMENT, "--%s contradicts --model", shape[i]);
+        }
+    }
+    if (words->model != NULL) {
+        WTN_TRY(
+            wtn_scale_read_model(words->model,
+                                 wtn_option_given(command, "layer") ? (int32_t)words->layer : -1,
+                                 &plan->config));
+    } else {
+        plan->config.expert_count      = (int32_t)words->expert_count;
+        plan->config.topk              = (int32_t)words->topk;
+        plan->config.hidden_size       = words->hidden_size;
+        plan->config.inter_size        = words->inter_size;
+        plan->config.shared_inter_size = words->shared_inter_size;
+    }
+    plan->config.dtype        = (witan_dtype_t)words->dtype;
+    plan->config.router_dtype = plan->config.dtype;
+    if (plan->config.topk > plan->config.expert_count) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "--topk: expected at most --experts %" PRId32 ", found %" PRId32,
+                         plan->config.expert_count, plan->config.topk);
+    }
+    make_shape(plan);
+    return WITAN_OK;
+
+fail:
+    return status;
+}
+
+/* ---- memory ---- */
+
+/* What the layer and one plan take of a rank's memory: the worst routing if that fits, else what
+ * balanced routing needs, in several rounds where it is not. Of a device that is not here the
+ * host's sizes stand in. */
+static witan_status_t query_memory(wtn_scale_plan_t *plan, wtn_scale_point_t *point)
+{
+    witan_group_config_t group;
+    witan_plan_config_t  config;
+    witan_layer_config_t layer = plan->config;
+    witan_sizes_t        sizes = {.struct_bytes = sizeof(sizes)};
+    int32_t              rank  = point->mode.rank_count - 1;
+    witan_status_t       status;
+
+    witan_group_config_init(&group);
+    witan_plan_config_init(&config);
+    group.expert_parallel  = point->mode.ep;
+    group.tensor_parallel  = point->mode.tp;
+    group.thread_count     = (int32_t)plan->machine.threads;
+    config.token_count_max = point->token_count * point->mode.tp;
+    config.chunk_count     = point->mode.chunk_count;
+    config.combine         = point->mode.reduced ? WITAN_COMBINE_REDUCED : WITAN_COMBINE_EXACT;
+    layer.backend          = plan->host_sizes ? "host" : plan->machine.backend;
+    status = witan_layer_query(&group, rank, point->mode.rank_count, &layer, &config, &sizes);
+    if (status == WITAN_E_UNSUPPORTED && !plan->host_sizes) {
+        plan->host_sizes = true;
+        return query_memory(plan, point);
+    }
+    if (status != WITAN_OK) {
+        return status;
+    }
+    point->memory_bytes = sizes.weight_bytes + sizes.plan_bytes;
+    if ((double)point->memory_bytes > plan->machine.memory_bytes) {
+        point->memory_bytes =
+            sizes.weight_bytes + wtn_min_i64(sizes.plan_bytes_balanced, sizes.plan_bytes);
+    }
+    point->fits = (double)point->memory_bytes <= plan->machine.memory_bytes;
+    return WITAN_OK;
+}
+
+/* ---- loads ---- */
+
+static void fill_ids(const void *context, int64_t token_begin, int64_t token_count, int32_t *ids)
+{
+    wtn_skew_fill(context, token_begin, token_count, ids);
+}
+
+static int64_t count_tokens(const void *context, int32_t source, int32_t source_count,
+                            int64_t token_count)
+{
+    return wtn_skew_token_count(context, source, source_count, token_count);
+}
+
+static int32_t domain_size(const wtn_scale_plan_t *plan, const wtn_scale_mode_t *mode)
+{
+    int64_t size = plan->machine.ranks_per_node / mode->tp;
+
+    return (int32_t)wtn_min_i64(mode->ep, wtn_max_i64(size, 1));
+}
+
+/* A load of small groups is kept; `own` says whether the caller has to free it. */
+static witan_status_t get_load(search_t *search, const wtn_scale_mode_t *mode, int64_t token_count,
+                               wtn_scale_load_t *load, bool *own)
+{
+    int32_t        size   = domain_size(search->plan, mode);
+    int64_t        tokens = token_count * mode->tp;
+    witan_status_t status;
+
+    for (size_t i = 0; i < search->cache_used; i++) {
+        const cached_load_t *cached = &search->cache[i];
+
+        if (cached->ep == mode->ep && cached->domain_size == size &&
+            cached->token_count == tokens) {
+            *load = cached->load;
+            *own  = false;
+            return WITAN_OK;
+        }
+    }
+    status = wtn_scale_load_make(load, &search->plan->shape, mode->ep, size, tokens,
+                                 &search->sampler, SEARCH_TOKENS);
+    *own   = mode->ep > CACHE_RANKS_MAX || search->cache_used == CACHE_COUNT;
+    if (status == WITAN_OK && !*own) {
+        search->cache[search->cache_used++] = (cached_load_t){mode->ep, size, tokens, *load};
+    }
+    return status;
+}
+
+/* ---- the search ---- */
+
+static witan_status_t add_point(wtn_scale_plan_t *plan, const wtn_scale_point_t *point)
+{
+    if (plan->point_count == plan->point_room) {
+        size_t             room  = plan->point_room * 2 + 64;
+        wtn_scale_point_t *grown = realloc(plan->points, room * sizeof(*grown));
+
+        if (grown == NULL) {
+            return WTN_ERROR(WITAN_E_MEMORY, "plan scale: %zu points", room);
+        }
+        plan->points     = grown;
+        plan->point_room = room;
+    }
+    plan->points[plan->point_count++] = *point;
+    return WITAN_OK;
+}
+
+/* Flat and two-level, each with the chunks asked for or 1 to 8. */
+static witan_status_t try_forms(search_t *search, wtn_scale_point_t *point,
+                                const wtn_scale_load_t *load)
+{
+    wtn_scale_plan_t        *plan  = search->plan;
+    const wtn_scale_words_t *words = plan->words;
+    bool                     levels =
+        load->domain_count > 1 && load->domain_size > 1 && load->ep % load->domain_size == 0;
+    int64_t        most   = words->chunk_count > 0 ? words->chunk_count : 8;
+    witan_status_t status = WITAN_OK;
+
+    for (int hierarchy = 0; hierarchy < 2; hierarchy++) {
+        if ((hierarchy == 1 && !levels) || (words->hierarchy == 1 && hierarchy == 1) ||
+            (words->hierarchy == 2 && levels && hierarchy == 0)) {
+            continue;
+        }
+        for (int64_t chunks = words->chunk_count > 0 ? most : 1; chunks <= most; chunks *= 2) {
+            if (chunks > 1 && words->chunk_count == 0 &&
+                (load->ep == 1 || plan->machine.overlap == WTN_SCALE_OVERLAP_NONE)) {
+                break; /* nothing to hide */
+            }
+            point->mode.two_level   = hierarchy == 1;
+            point->mode.chunk_count = (int32_t)chunks;
+            point->runs             = hierarchy == 0 || plan->machine.two_level;
+            WTN_TRY(wtn_scale_predict(&plan->machine, &plan->shape, &point->mode,
+                                      (double)point->token_count, load, &point->result));
+            WTN_TRY(query_memory(plan, point));
+            WTN_TRY(add_point(plan, point));
+        }
+    }
+
+fail:
+    return status;
+}
+
+static bool wanted(int32_t asked, int32_t value, int32_t whole)
+{
+    return asked == 0 || asked == value || (asked == -1 && value == whole);
+}
+
+static witan_status_t search_foldings(search_t *search, wtn_scale_point_t *point)
+{
+    wtn_scale_plan_t *plan   = search->plan;
+    int32_t           ranks  = point->mode.rank_count;
+    int64_t           tp_max = search->tp == 0 ? plan->machine.ranks_per_node : ranks;
+    witan_status_t    status = WITAN_OK;
+
+    for (int32_t tp = 1; tp <= wtn_min_i64(ranks, tp_max); tp++) {
+        if (ranks % tp != 0 || tp > plan->config.inter_size || !wanted(search->tp, tp, ranks)) {
+            continue;
+        }
+        for (int32_t ep = 1; ep <= ranks / tp; ep++) {
+            wtn_scale_load_t load;
+            bool             own;
+
+            if (ranks / tp % ep != 0 || !wanted(search->ep, ep, ranks / tp) ||
+                (search->ep == 0 && ep > plan->config.expert_count)) {
+                continue;
+            }
+            point->mode.ep = ep;
+            point->mode.tp = tp;
+            WTN_TRY(get_load(search, &point->mode, point->token_count, &load, &own));
+            status = try_forms(search, point, &load);
+            if (own) {
+                wtn_scale_load_free(&load);
+            }
+            WTN_TRY(status);
+        }
+    }
+
+fail:
+    return status;
+}
+
+static bool better(const wtn_scale_point_t *a, const wtn_scale_point_t *b)
+{
+    bool a_can = a->fits && a->runs, b_can = b->fits && b->runs;
+
+    return a_can != b_can ? a_can : a->result.seconds < b->result.seconds;
+}
+
+static witan_status_t simulate(search_t *search, wtn_scale_point_t *point)
+{
+    wtn_scale_plan_t  *plan = search->plan;
+    wtn_scale_mode_t   mode = point->mode;
+    wtn_scale_load_t   load = {0};
+    wtn_scale_result_t result;
+    witan_status_t     status;
+
+    if (plan->disturbance.slow_rank >= mode.rank_count) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "--slow-rank: expected below the %" PRId32 " ranks, found %" PRId32,
+                         mode.rank_count, plan->disturbance.slow_rank);
+    }
+    mode.chunk_count = 1;
+    WTN_TRY(wtn_scale_load_make(&load, &plan->shape, mode.ep, domain_size(plan, &mode),
+                                point->token_count * mode.tp, &search->sampler, SIMULATED_TOKENS));
+    WTN_TRY(wtn_scale_simulate(&plan->machine, &plan->shape, &mode, (double)point->token_count,
+                               &load, &plan->disturbance, &result));
+    point->simulated = result.seconds;
+
+fail:
+    wtn_scale_load_free(&load);
+    return status;
+}
+
+static witan_status_t search_nodes(search_t *search, int64_t node_count, bool strong)
+{
+    wtn_scale_plan_t        *plan  = search->plan;
+    const wtn_scale_words_t *words = plan->words;
+    size_t                   first = plan->point_count, best = first;
+    wtn_scale_point_t        point = {.strong = strong, .node_count = node_count};
+    witan_status_t           status;
+
+    point.token_count = strong ? wtn_ceil_div(words->token_count * search->nodes[0], node_count)
+                               : words->token_count;
+    point.mode        = (wtn_scale_mode_t){
+               .rank_count = (int32_t)(node_count * plan->machine.ranks_per_node),
+               .reduced    = words->combine == 1,
+    };
+    WTN_TRY(search_foldings(search, &point));
+    if (plan->point_count == first) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "--mode: expected one that divides the %" PRId32 " ranks of %" PRId64
+                         " nodes, found '%s'",
+                         point.mode.rank_count, node_count, words->mode);
+    }
+    for (size_t i = first + 1; i < plan->point_count; i++) {
+        best = better(&plan->points[i], &plan->points[best]) ? i : best;
+    }
+    plan->points[best].best = true;
+    if (words->simulate) {
+        WTN_TRY(simulate(search, &plan->points[best]));
+    }
+
+fail:
+    return status;
+}
+
+static witan_status_t check_outputs(const wtn_scale_words_t *words)
+{
+    const wtn_named_path_t outputs[] = {{"--json", words->json}, {"--csv", words->csv}};
+    const wtn_named_path_t input     = {"--model", words->model};
+
+    return wtn_paths_check(outputs, WTN_COUNT_OF(outputs), &input, NULL);
+}
+
+static witan_status_t plan_all(search_t *search, const wtn_command_t *command)
+{
+    wtn_scale_plan_t        *plan  = search->plan;
+    const wtn_scale_words_t *words = plan->words;
+    witan_status_t           status;
+
+    WTN_TRY(check_outputs(words));
+    WTN_TRY(wtn_machine_load(&plan->machine, words->machine));
+    if (words->ranks_per_node > 0) {
+        plan->machine.ranks_per_node = words->ranks_per_node;
+        plan->machine.nics_per_node =
+            wtn_min_i64(plan->machine.nics_per_node, words->ranks_per_node);
+    }
+    WTN_TRY(make_config(plan, command));
+    WTN_TRY(wtn_skew_open(&plan->skew, words->skew, plan->config.expert_count, plan->config.topk,
+                          SEED));
+    search->sampler = (wtn_scale_sampler_t){fill_ids, count_tokens, plan->skew};
+    for (int strong = 1; strong >= 0; strong--) {
+        if (words->scaling == (strong ? 1 : 0)) {
+            continue; /* only the other kind is wanted */
+        }
+        for (int32_t i = 0; i < search->node_count; i++) {
+            WTN_TRY(search_nodes(search, search->nodes[i], strong != 0));
+        }
+    }
+    wtn_scale_print(plan);
+    WTN_TRY(wtn_results_flush());
+    if (words->json != NULL) {
+        WTN_TRY(wtn_scale_write_json(plan, words->json));
+    }
+    if (words->csv != NULL) {
+        WTN_TRY(wtn_scale_write_csv(plan, words->csv));
+    }
+
+fail:
+    return status;
+}
+
+static witan_status_t check_words(search_t *search, const wtn_scale_words_t *words)
+{
+    witan_status_t status;
+
+    if (!words->published && words->machine == NULL) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "--machine: expected FILE or a name, found nothing");
+    }
+    WTN_TRY(parse_nodes(search, words->nodes));
+    WTN_TRY(parse_mode(search, words->mode));
+    WTN_TRY(wtn_skew_check("--skew", words->skew));
+    WTN_TRY(parse_disturbance(search->plan));
+
+fail:
+    return status;
+}
+
+static witan_status_t run(search_t *search, const wtn_command_t *command)
+{
+    wtn_scale_plan_t *plan = search->plan;
+    witan_status_t    status;
+
+    if (plan->words->published) {
+        wtn_scale_print_published();
+        return wtn_results_flush();
+    }
+    status = plan_all(search, command);
+    for (size_t i = 0; i < search->cache_used; i++) {
+        wtn_scale_load_free(&search->cache[i].load);
+    }
+    wtn_skew_close(plan->skew);
+    free(plan->points);
+    return status;
+}
+
+int wtn_plan_scale(int argc, char **argv)
+{
+    wtn_scale_words_t words;
+    wtn_scale_plan_t  plan    = {.words = &words};
+    search_t          search  = {.plan = &plan};
+    wtn_option_t      table[] = {
+             WTN_OPT_MODEL(&words.model, false,
+                           "config.json or its folder; else a layer of this shape:"),
+             WTN_OPT_INTEGER("layer", "N", "0", 0, INT32_MAX, &words.layer,
+                             "block of the model; else the first with experts"),
+             WTN_OPT_INTEGER("experts", "N", "8", 1, 1 << 20, &words.expert_count, "E, experts"),
+             WTN_OPT_INTEGER("topk", "N", "2", 1, 1 << 10, &words.topk, "K, experts of a token"),
+             WTN_OPT_INTEGER("hidden", "N", "2048", 1, INT32_MAX, &words.hidden_size, "H, hidden size"),
+             WTN_OPT_INTEGER("inter", "N", "1408", 1, INT32_MAX, &words.inter_size,
+                             "I, width of an expert"),
+             WTN_OPT_INTEGER("shared", "N", "0", 0, INT32_MAX, &words.shared_inter_size,
+                             "width of the shared expert"),
+             WTN_OPT_CHOICE("dtype", "f32|f16|bf16", "bf16", &words.dtype, "of activations and weights"),
+             WTN_OPT_TEXT("machine", "FILE", NULL, &words.machine,
+                          "machine file, or h100-ib, h200-ib, gb200-nvl72"),
+             WTN_OPT_TEXT("nodes", "LIST", "1..4096", &words.nodes, "1,2,4 or a range, which doubles"),
+             WTN_OPT_INTEGER("ranks-per-node", "N", NULL, 1, 4096, &words.ranks_per_node,
+                             "in the place of the machine's"),
+             WTN_OPT_INTEGER("tokens", "N", "4096", 0, 1 << 24, &words.token_count,
+                             "tokens of each rank; strong scaling: at the first number of nodes"),
+             WTN_OPT_CHOICE("scaling", "strong|weak|both", "both", &words.scaling, "which to show"),
+             WTN_OPT_TEXT("skew", "WORD", "uniform", &words.skew,
+                          "uniform, zipf:S, hot:E, balanced, zero-rank or trace:FILE"),
+             WTN_OPT_TEXT("mode", "MODE", "auto", &words.mode, "auto, ep, tp or epNxtpM"),
+             WTN_OPT_CHOICE("hierarchy", "auto|flat|two-level", "auto", &words.hierarchy,
+                            "how tokens cross nodes"),
+             WTN_OPT_CHOICE("combine", "exact|reduced", "exact", &words.combine, "what returns"),
+             WTN_OPT_INTEGER("chunks", "N", NULL, 1, 65536, &words.chunk_count,
+                             "rounds; else the best of 1, 2, 4, 8"),
+             WTN_OPT_FLAG("simulate", &words.simulate,
+                          "also simulate the best of each row message by message"),
+             WTN_OPT_INTEGER("slow-rank", "N", "-1", -1, INT32_MAX, &words.slow_rank,
+                             "simulate with a straggler"),
+             WTN_OPT_TEXT("slow-factor", "X", "2", &words.slow_factor, "how much slower it is"),
+             WTN_OPT_TEXT("congestion", "X", "0", &words.congestion,
+                          "share of the network that others take, 0 to below 1"),
+             WTN_OPT_FLAG("all", &words.all, "print every mode, not only the best"),
+             WTN_OPT_FLAG("published", &words.published,
+                          "print published figures and their floors instead"),
+             WTN_OPT_TEXT("json", "FILE", NULL, &words.json, "also write all points as JSON"),
+             WTN_OPT_TEXT("csv", "FILE", NULL, &words.csv, "also write all points as CSV"),
+    };
+    wtn_command_t command = {.name    = "plan scale",
+                             .summary = "Predict the time of a layer, what limits it, its traffic "
+                                        "and memory by number of nodes.",
+                             .options = table,
+                             .option_count = WTN_COUNT_OF(table)};
+    bool          help;
+
+    if (wtn_options_parse(&command, argc, argv, &help) != WITAN_OK) {
+        return wtn_session_refuse("%s", witan_last_error());
+    }
+    if (help) {
+        return wtn_options_help(&command);
+    }
+    if (wtn_launcher_rank() != 0) { /* under mpirun, one rank does it */
+        return 0;
+    }
+    if (check_words(&search, &words) != WITAN_OK) {
+        return wtn_session_refuse("%s", witan_last_error());
+    }
+    if (run(&search, &command) != WITAN_OK) {
+        (void)fprintf(stderr, "witan: %s\n", witan_last_error());
+        return 1;
+    }
+    return 0;
+}

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# witan plan scale: words, outputs, faults.
+# shellcheck source=tests/launcher/lib.sh
+. "$(dirname "$0")/../launcher/lib.sh"
+
+plan() { timeout 60 "$program" plan scale "$@"; }
+
+# refused STATUS TEXT WORDS...: that exit status, and one line that says so.
+refused() {
+    local want=$1 text=$2 line status
+    shift 2
+    line=$(plan "$@" 2>&1)
+    status=$?
+    [ "$status" -eq "$want" ] || wrong "$*: exit status $status, expected $want"
+    case "$line" in *"$text"*) ;; *) wrong "$*: '$line' without '$text'" ;; esac
+    [ "$(printf '%s\n' "$line" | wc -l)" -eq 1 ] || wrong "$*: more than one line"
+}
+
+plan --machine h200-ib --experts 64 --topk 4 --nodes 1..4 --tokens 256 --json "$work/s.json" \
+    --csv "$work/s.csv" >"$work/s.txt" || wrong "plan scale failed"
+[ "$(grep -v '^#' "$work/s.txt" | grep -c ' best$')" -eq 6 ] || wrong "expected six best points"
+grep -q '"schema": "witan.plan.scale/1"' "$work/s.json" || wrong "schema"
+[ "$(grep -c '"best": true' "$work/s.json")" -eq 6 ] || wrong "six best points in JSON"
+[ "$(head -1 "$work/s.csv" | tr , '\n' | wc -l)" -eq \
+  "$(sed -n 2p "$work/s.csv" | tr , '\n' | wc -l)" ] || wrong "CSV columns"
+
+# A model's own shape; weak scaling only, one mode, skewed.
+plan --machine h100-ib --model "$fixtures/mixtral_f32" --nodes 2 --tokens 64 --scaling weak \
+    --mode ep --skew zipf:1.2 >"$work/m.txt" || wrong "plan scale --model failed"
+[ "$(grep -vc '^#' "$work/m.txt")" -eq 1 ] || wrong "one point for one mode"
+
+# Simulated, with a straggler.
+plan --machine h200-ib --experts 64 --topk 4 --nodes 2 --mode ep --scaling weak --tokens 256 \
+    --simulate --slow-rank 3 --slow-factor 3 >"$work/x.txt" || wrong "plan scale --simulate"
+grep -q simulated "$work/x.txt" || wrong "no simulated column"
+
+plan --published | grep -q 'UCCL-EP' || wrong "--published"
+
+refused 2 "--machine: expected"                --nodes 1
+refused 2 "--nodes: expected a list"           --machine h200-ib --nodes 4..1
+refused 2 "--nodes: expected a list"           --machine h200-ib --nodes 5000
+refused 2 "--mode: expected auto"              --machine h200-ib --mode ep4
+refused 2 "--slow-factor: expected"            --machine h200-ib --slow-factor nan --simulate
+refused 2 "--congestion: expected"             --machine h200-ib --congestion 1 --simulate
+refused 2 "beside --simulate"                  --machine h200-ib --slow-rank 1
+refused 2 "--skew"                             --machine h200-ib --skew zipfy
+refused 1 "no-such: expected a machine file"   --machine no-such --nodes 1
+refused 1 "--topk: expected at most"           --machine h200-ib --experts 2 --topk 3
+refused 1 "--experts contradicts --model"      --machine h200-ib --experts 2 --model x
+refused 1 "divides"                            --machine h200-ib --nodes 1 --mode ep3xtp1
+sed 's/"step_s": 80e-6/"step_s": -1/' "$fixtures/../../share/machines/h200-ib.json" >"$work/bad.json"
+refused 1 "bad.json: step_s: expected a number from 0, found -1" --machine "$work/bad.json"
+finish
