@@ -69,6 +69,11 @@ static void show(const char *begin, const char *end, char text[32])
     (void)snprintf(text + kept, 32 - kept, "%s", kept < bytes ? "..." : "");
 }
 
+static bool decimal(char c)
+{
+    return isdigit((unsigned char)c) || c == '+' || c == '-' || c == '.' || c == 'e' || c == 'E';
+}
+
 /* Decimal only: no "inf", no "nan", no "0x1p3". */
 static bool read_number(const char *begin, const char *end, float *value)
 {
@@ -80,7 +85,7 @@ static bool read_number(const char *begin, const char *end, float *value)
         return false;
     }
     for (size_t i = 0; i < bytes; i++) {
-        if (!isdigit((unsigned char)begin[i]) && memchr("+-.eE", begin[i], 5) == NULL) {
+        if (!decimal(begin[i])) {
             return false;
         }
         text[i] = begin[i];

@@ -218,10 +218,10 @@ static void share_slots(balance_t *b)
         missing += over < 0 ? -over : 0;
         spare += over > 0 ? over : 0;
     }
-    if (missing == 0) {
+    if (missing == 0 || spare == 0) {
         return;
     }
-    /* missing <= spare, so no node gives more than it has over. */
+    /* missing <= spare, since E <= R: no node gives more than it has over. */
     for (int32_t n = 0, begin = 0, share_begin = 0; n < s->node_count; n++) {
         int32_t experts = b->expert_begin[n + 1] - b->expert_begin[n];
         int32_t share   = b->slot_begin[n + 1] - share_begin;
