@@ -18,7 +18,9 @@ struct witan_layer {
     wtn_gate_t    *shared_gate;
     float         *router_bias;     /* [E] or NULL; memory of the backend, as what follows */
     float         *correction_bias; /* [E] or NULL */
-    int32_t       *owner, *local;   /* [E] of each expert's slot; NULL where steps are the host's */
+    /* For steps of a device, else NULL. */
+    int32_t *owner, *local; /* [R] of each replica, expert by expert */
+    int32_t *replica_begin; /* [E + 1]; NULL: every expert has one */
 };
 
 #endif

@@ -108,16 +108,28 @@ fail:
 static witan_status_t place_placement(witan_layer_t *layer)
 {
     const wtn_placement_t *placement = &layer->layout.placement;
-    size_t                 bytes     = (size_t)placement->expert_count * sizeof(int32_t);
-    void                  *owner = NULL, *local = NULL;
+    const wtn_backend_t   *backend   = layer->layout.backend;
+    size_t                 slots     = (size_t)placement->slot_count;
+    int32_t               *tables    = calloc(2 * slots, sizeof(*tables));
+    void                  *owner = NULL, *local = NULL, *begin = NULL;
     witan_status_t         status;
 
-    WTN_TRY(place(layer->layout.backend, placement->slot_owner, bytes, &owner));
-    WTN_TRY(place(layer->layout.backend, placement->slot_local, bytes, &local));
+    if (tables == NULL) {
+        return WTN_ERROR(WITAN_E_MEMORY, "layer: %zu slots", slots);
+    }
+    wtn_placement_replicas(placement, tables, tables + slots);
+    WTN_TRY(place(backend, tables, slots * sizeof(*tables), &owner));
+    WTN_TRY(place(backend, tables + slots, slots * sizeof(*tables), &local));
+    if (placement->slot_count > placement->expert_count) {
+        WTN_TRY(place(backend, placement->replica_begin,
+                      ((size_t)placement->expert_count + 1) * sizeof(*tables), &begin));
+    }
 
 fail:
-    layer->owner = owner;
-    layer->local = local;
+    layer->owner         = owner;
+    layer->local         = local;
+    layer->replica_begin = begin;
+    free(tables);
     return status;
 }
 
@@ -276,6 +288,9 @@ static witan_status_t apply_options(witan_layer_config_t       *config,
     config->backend      = options->backend;
     config->kernel_tier  = options->kernel_tier;
     config->expert_owner = options->expert_owner;
+    config->slot_count   = options->slot_count;
+    config->slot_expert  = options->slot_expert;
+    config->slot_owner   = options->slot_owner;
     return WITAN_OK;
 }
 
@@ -308,10 +323,10 @@ witan_status_t witan_layer_load(witan_layer_t **out, witan_group_t *group, const
     if (status == WITAN_OK && options->progress != NULL) {
         reporting = (reporting_t){.inner = weights, .options = options};
         /* The routed experts of an even share: near enough for a progress line. */
-        reporting.bytes_total =
-            (config.activation.gated ? 3 : 2) * config.hidden_size * config.inter_size *
-            (int64_t)witan_dtype_bytes(config.dtype) *
-            wtn_ceil_div(config.expert_count, group->expert_parallel * group->tensor_parallel);
+        reporting.bytes_total = (config.activation.gated ? 3 : 2) * config.hidden_size *
+                                config.inter_size * (int64_t)witan_dtype_bytes(config.dtype) *
+                                wtn_ceil_div(wtn_max_i64(config.expert_count, config.slot_count),
+                                             group->expert_parallel * group->tensor_parallel);
         weights = (witan_weights_t){.context = &reporting, .read = reporting_read};
     }
     status = create(out, group, &config, &weights, hf == NULL ? "" : wtn_hf_family(hf),
@@ -333,6 +348,7 @@ witan_status_t witan_layer_info(const witan_layer_t *layer, witan_layer_info_t *
         .family             = layer->family,
         .local_expert_count = layer->layout.local_count,
         .local_experts      = layer->layout.local_experts,
+        .local_slots        = layer->layout.local_slots,
         .local_inter_begin  = layer->layout.experts.inter_begin,
         .local_inter_end    = layer->layout.experts.inter_end,
         .weight_bytes       = wtn_layout_weight_bytes(&layer->layout),
@@ -357,6 +373,7 @@ void witan_layer_destroy(witan_layer_t *layer)
         backend->free(layer->correction_bias);
         backend->free(layer->owner);
         backend->free(layer->local);
+        backend->free(layer->replica_begin);
     }
     wtn_layout_free(&layer->layout);
     free(layer);

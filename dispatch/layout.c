@@ -65,26 +65,43 @@ fail:
     return status;
 }
 
-static witan_status_t list_local_experts(wtn_layout_t *layout)
+static witan_status_t list_local_slots(wtn_layout_t *layout)
 {
-    int32_t next = 0;
+    const wtn_placement_t *placement = &layout->placement;
+    int32_t                next      = 0;
 
-    for (int32_t r = 0; r < layout->placement.owner_count; r++) {
-        if (layout->placement.counts[r] > layout->local_count_max) {
-            layout->local_count_max = layout->placement.counts[r];
+    for (int32_t r = 0; r < placement->owner_count; r++) {
+        if (placement->counts[r] > layout->local_count_max) {
+            layout->local_count_max = placement->counts[r];
         }
     }
-    layout->local_count   = layout->placement.counts[layout->folding.expert_index];
+    layout->local_count   = placement->counts[layout->folding.expert_index];
     layout->local_experts = calloc((size_t)layout->local_count + 1, sizeof(int32_t));
-    if (layout->local_experts == NULL) {
-        return WTN_ERROR(WITAN_E_MEMORY, "layer: %" PRId32 " expert ids", layout->local_count);
+    layout->local_slots   = calloc((size_t)layout->local_count + 1, sizeof(int32_t));
+    if (layout->local_experts == NULL || layout->local_slots == NULL) {
+        return WTN_ERROR(WITAN_E_MEMORY, "layer: %" PRId32 " slots", layout->local_count);
     }
-    for (int32_t s = 0; s < layout->placement.slot_count; s++) {
-        if (layout->placement.slot_owner[s] == layout->folding.expert_index) {
-            layout->local_experts[next++] = layout->placement.slot_expert[s];
+    for (int32_t s = 0; s < placement->slot_count; s++) {
+        if (placement->slot_owner[s] == layout->folding.expert_index) {
+            layout->local_experts[next] = placement->slot_expert[s];
+            layout->local_slots[next++] = s;
         }
     }
     return WITAN_OK;
+}
+
+/* The layer's own tables in place of the caller's; they make the same layer again. */
+static void point_to_placement(wtn_layout_t *layout)
+{
+    const wtn_placement_t *placement = &layout->placement;
+    witan_layer_config_t  *config    = &layout->config;
+
+    if (config->slot_count == 0) {
+        config->expert_owner = placement->slot_owner;
+    } else {
+        config->slot_expert = placement->slot_expert;
+        config->slot_owner  = placement->slot_owner;
+    }
 }
 
 /* A bias of the down product must enter the sum over a tensor group once. */
@@ -138,6 +155,9 @@ witan_status_t wtn_layout_make(wtn_layout_t *layout, const witan_layer_config_t 
         .expert_count = config->expert_count,
         .owner_count  = folding->expert_parallel,
         .expert_owner = config->expert_owner,
+        .slot_count   = config->slot_count,
+        .slot_expert  = config->slot_expert,
+        .slot_owner   = config->slot_owner,
     };
     witan_status_t status;
 
@@ -150,8 +170,8 @@ witan_status_t wtn_layout_make(wtn_layout_t *layout, const witan_layer_config_t 
     layout->config.backend     = layout->backend->name;
     layout->config.kernel_tier = wtn_tier_name(layout->tier);
     WTN_TRY(wtn_placement_make(&layout->placement, &placement));
-    layout->config.expert_owner = layout->placement.slot_owner;
-    WTN_TRY(list_local_experts(layout));
+    point_to_placement(layout);
+    WTN_TRY(list_local_slots(layout));
     make_specs(layout);
     return WITAN_OK;
 
@@ -164,7 +184,8 @@ void wtn_layout_free(wtn_layout_t *layout)
 {
     wtn_placement_free(&layout->placement);
     free(layout->local_experts);
-    layout->local_experts = NULL;
+    free(layout->local_slots);
+    layout->local_experts = layout->local_slots = NULL;
 }
 
 int64_t wtn_layout_weight_bytes(const wtn_layout_t *layout)
@@ -182,6 +203,13 @@ int64_t wtn_layout_weight_bytes(const wtn_layout_t *layout)
         bytes += backend->gate_weight_bytes(&layout->shared_gate);
     }
     return (int64_t)bytes;
+}
+
+static uint64_t hash_placement(const wtn_placement_t *placement)
+{
+    size_t bytes = (size_t)placement->slot_count * sizeof(int32_t);
+
+    return wtn_hash(wtn_hash(0, placement->slot_owner, bytes), placement->slot_expert, bytes);
 }
 
 size_t wtn_layout_fields(const wtn_layout_t *layout, wtn_field_t *fields)
@@ -217,8 +245,7 @@ size_t wtn_layout_fields(const wtn_layout_t *layout, wtn_field_t *fields)
                   config->has_shared_gate ? " with gate" : "");
     wtn_field_set(field++, "backend", "%s", config->backend);
     wtn_field_set(field++, "kernel_tier", "%s", config->kernel_tier);
-    wtn_field_set(field++, "expert_owner (hash)", "%016" PRIx64,
-                  wtn_hash(0, layout->placement.slot_owner,
-                           (size_t)layout->placement.slot_count * sizeof(int32_t)));
+    wtn_field_set(field++, "placement (hash)", "%" PRId32 " slots %016" PRIx64,
+                  layout->placement.slot_count, hash_placement(&layout->placement));
     return (size_t)(field - fields);
 }

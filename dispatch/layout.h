@@ -17,6 +17,7 @@ typedef struct wtn_layout {
     int32_t              local_count;     /* slots held by this rank */
     int32_t              local_count_max; /* over the ranks of the group */
     int32_t             *local_experts;   /* [local_count] global ids, ascending by slot */
+    int32_t             *local_slots;     /* [local_count] ascending */
     const wtn_backend_t *backend;
     const wtn_tier_t    *tier;
     wtn_ffn_spec_t       experts; /* expert_count may be 0 */

@@ -115,8 +115,9 @@ static witan_status_t make_schedule(witan_plan_t *plan)
     const wtn_stream_shape_t   *shape  = &stream->shape;
     const wtn_report_t         *report = &stream->report;
     const witan_layer_config_t *config = &plan->layer->layout.config;
-    wtn_slots_args_t            slots;
-    witan_status_t              status;
+    wtn_local_args_t local = {.schedule = &stream->schedule, .row_expert = stream->row_expert};
+    wtn_slots_args_t slots;
+    witan_status_t   status;
 
     stream->schedule = (wtn_schedule_args_t){
         .ids                 = stream->ids,
@@ -128,6 +129,8 @@ static witan_status_t make_schedule(witan_plan_t *plan)
         .peer_count          = plan->ep,
         .owner               = plan->layer->owner,
         .local               = plan->layer->local,
+        .replica_begin       = plan->layer->replica_begin,
+        .salt                = plan->me,
         .round_tokens        = shape->round_tokens,
         .round_count         = shape->round_count,
         .reduced             = shape->reduced,
@@ -155,6 +158,9 @@ static witan_status_t make_schedule(witan_plan_t *plan)
     };
     if (shape->slots && slots.count > 0) {
         WTN_TRY(stream->device->slots(&slots));
+    }
+    if (shape->local) {
+        WTN_TRY(stream->device->local(&local));
     }
 
 fail:
@@ -323,7 +329,7 @@ witan_status_t wtn_stream_compute(witan_plan_t *plan, int64_t round)
                .x          = alone ? stream->x : stream->token_recv,
                .out        = stream->rows,
                .row_count  = slots * layout->config.topk,
-               .row_expert = alone ? stream->ids : stream->row_expert,
+               .row_expert = alone && !stream->shape.local ? stream->ids : stream->row_expert,
                .row_in     = stream->row_in,
                .row_out    = alone ? stream->sum_index : stream->row_out,
                .expert_row_counts =

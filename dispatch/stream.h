@@ -17,6 +17,7 @@ typedef struct wtn_stream_shape {
     witan_exchange_t exchange; /* EXACT, PADDED or DIRECT */
     bool             slots;    /* padded or direct, and there are peers */
     bool             reduced, scatter;
+    bool             local;            /* alone, with slots in another order than experts */
     bool             overflow;         /* slots that may not hold a step */
     int32_t          ep, tp, me, mine; /* mine: tensor index */
     int64_t          token_max;        /* of this rank, with those gathered over the tensor group */

@@ -86,6 +86,7 @@ static witan_status_t make_shape(wtn_stream_shape_t *shape, const wtn_layout_t *
         .mine    = folding->tensor_index,
         .token_max = config->token_count_max * gathered,
     };
+    shape->local          = ep == 1 && !wtn_placement_is_plain(&layout->placement);
     shape->slots          = ep > 1 && shape->exchange != WITAN_EXCHANGE_EXACT;
     shape->round_tokens   = ep > 1 ? round_tokens(config, topk, most) : wtn_max_i64(most, 1);
     shape->round_count    = (int32_t)wtn_max_i64(wtn_ceil_div(most, shape->round_tokens), 1);
@@ -175,7 +176,7 @@ static void carve_exchange(wtn_stream_t *stream, const wtn_layout_t *layout, wtn
     stream->meta_send     = wtn_carve(carver, direct ? 0 : (size_t)shape->send_slots, words);
     stream->token_recv    = wtn_carve(carver, direct ? 0 : slots, layout->row_bytes);
     stream->meta_recv     = wtn_carve(carver, direct ? 0 : slots, words);
-    stream->row_expert    = wtn_carve(carver, listed, sizeof(int32_t));
+    stream->row_expert    = wtn_carve(carver, shape->local ? rows : listed, sizeof(int32_t));
     stream->row_in        = wtn_carve(carver, rows, sizeof(int64_t));
     stream->row_out       = wtn_carve(carver, listed, sizeof(int64_t));
     stream->reduce_index  = wtn_carve(carver, sums, sizeof(int64_t));

@@ -48,6 +48,7 @@ typedef struct wtn_device {
     witan_status_t (*schedule)(const wtn_schedule_args_t *args);
     witan_status_t (*pack)(const wtn_pack_args_t *args);
     witan_status_t (*list)(const wtn_list_args_t *args);
+    witan_status_t (*local)(const wtn_local_args_t *args);
     witan_status_t (*ids)(const wtn_ids_args_t *args);
     witan_status_t (*slots)(const wtn_slots_args_t *args);
     witan_status_t (*push)(const wtn_push_args_t *args);

@@ -142,3 +142,21 @@ void wtn_placement_free(wtn_placement_t *placement)
     free(placement->slot_expert); /* the block of all tables */
     *placement = (wtn_placement_t){0};
 }
+
+bool wtn_placement_is_plain(const wtn_placement_t *placement)
+{
+    for (int32_t s = 0; s < placement->slot_count; s++) {
+        if (placement->slot_expert[s] != s) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void wtn_placement_replicas(const wtn_placement_t *placement, int32_t *owner, int32_t *local)
+{
+    for (int32_t i = 0; i < placement->slot_count; i++) {
+        owner[i] = placement->slot_owner[placement->replica_slots[i]];
+        local[i] = placement->slot_local[placement->replica_slots[i]];
+    }
+}

@@ -6,6 +6,7 @@
 #ifndef WTN_PLACEMENT_H
 #define WTN_PLACEMENT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <witan/status.h>
@@ -32,6 +33,12 @@ typedef struct wtn_placement_spec {
  * contradict each other; WITAN_E_MEMORY. */
 witan_status_t wtn_placement_make(wtn_placement_t *placement, const wtn_placement_spec_t *spec);
 void           wtn_placement_free(wtn_placement_t *placement);
+
+/* Is slot s expert s everywhere? */
+bool wtn_placement_is_plain(const wtn_placement_t *placement);
+
+/* owner and local [R] of each replica: those of expert e from replica_begin[e] on. */
+void wtn_placement_replicas(const wtn_placement_t *placement, int32_t *owner, int32_t *local);
 
 /* The slot that computes `expert` for a token: replicas take turns as `salt`, >= 0, counts up. */
 static inline int32_t wtn_placement_choose(const wtn_placement_t *placement, int32_t expert,

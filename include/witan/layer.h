@@ -109,6 +109,17 @@ typedef struct witan_layer_config {
      * NULL: contiguous runs, E * i / ep up to E * (i + 1) / ep. Read during the call only.
      */
     const int32_t *expert_owner;
+    /**
+     * Placement with replicas, in place of expert_owner (both are an error): slot s of R =
+     * slot_count, E <= R, holds a copy of expert slot_expert[s] on the ranks of expert index
+     * slot_owner[s]. Every expert needs a slot; a rank may have any number, also 0. slot_owner
+     * NULL: contiguous runs, R * i / ep up to R * (i + 1) / ep. Token t of expert index i takes
+     * replica (i + t) mod n of the n an expert has, by ascending slot: loads are shared, and exact
+     * results are the same bits. slot_count 0: no such tables. Read during the call only.
+     */
+    int32_t        slot_count;
+    const int32_t *slot_expert; /**< [slot_count] */
+    const int32_t *slot_owner;  /**< [slot_count] or NULL */
 } witan_layer_config_t;
 
 /** Fill `config` with zeros and the defaults named above (activation silu, gated; softmax). */
@@ -178,6 +189,9 @@ typedef struct witan_load_options {
     const char    *kernel_tier;        /**< as in witan_layer_config_t */
     const int32_t *expert_owner;       /**< as in witan_layer_config_t */
     int32_t        expert_owner_count; /**< entries of expert_owner; must be E */
+    int32_t        slot_count;         /**< as in witan_layer_config_t */
+    const int32_t *slot_expert;        /**< as in witan_layer_config_t */
+    const int32_t *slot_owner;         /**< as in witan_layer_config_t */
     /** May be NULL. Called by the loading thread after each read; bytes_total is an even rank's
      * share of the expert weights, so bytes_done may end below it and never passes it. */
     void (*progress)(void *context, int64_t bytes_done, int64_t bytes_total);
@@ -201,15 +215,18 @@ WITAN_API witan_status_t witan_layer_load(witan_layer_t **out, witan_group_t *gr
 
 typedef struct witan_layer_info {
     size_t               struct_bytes;
-    witan_layer_config_t config;      /**< as resolved; its pointers belong to the layer */
-    const char          *backend;     /**< the choice taken */
-    const char          *kernel_tier; /**< the choice taken */
-    const char          *family;      /**< Hugging Face model_type; "" for witan_layer_create */
-    int32_t              local_expert_count;
-    const int32_t       *local_experts;     /**< [local_expert_count] global ids, ascending */
-    int64_t              local_inter_begin; /**< the slice of I held here, [begin, end) */
-    int64_t              local_inter_end;
-    int64_t              weight_bytes; /**< held by this rank */
+    witan_layer_config_t config;       /**< as resolved, slot_owner or expert_owner never NULL;
+                                            its pointers belong to the layer */
+    const char    *backend;            /**< the choice taken */
+    const char    *kernel_tier;        /**< the choice taken */
+    const char    *family;             /**< Hugging Face model_type; "" for witan_layer_create */
+    int32_t        local_expert_count; /**< slots of this rank; without slots, experts */
+    const int32_t *local_experts;      /**< [local_expert_count] global ids, by slot */
+    const int32_t *local_slots;        /**< [local_expert_count] ascending; without slots
+                                            slot s is expert s */
+    int64_t local_inter_begin;         /**< the slice of I held here, [begin, end) */
+    int64_t local_inter_end;
+    int64_t weight_bytes; /**< held by this rank */
 } witan_layer_info_t;
 
 /** Fill `info`; `info->struct_bytes` must be set by the caller. Local. */

@@ -227,7 +227,7 @@ typedef struct witan_stats {
     int64_t        round_count;         /**< rounds made */
     int64_t        recv_token_count;    /**< tokens received, own ones included */
     int64_t        recv_row_count;      /**< expert rows computed here */
-    const int64_t *expert_row_counts;   /**< [E_local] rows per local expert */
+    const int64_t *expert_row_counts;   /**< [E_local] rows per expert or slot held here */
     const int64_t *expert_token_counts; /**< [E] this rank's routed (token, k) per global expert */
     const int64_t *rank_row_counts;     /**< [ep] this rank's rows per destination */
     const int64_t *rank_send_bytes;     /**< [ep] bytes sent per destination; [own index] is 0 */

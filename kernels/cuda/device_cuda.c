@@ -157,6 +157,7 @@ const wtn_device_t wtn_device_cuda = {
     .schedule                 = wtn_cuda_schedule,
     .pack                     = wtn_cuda_pack,
     .list                     = wtn_cuda_list,
+    .local                    = wtn_cuda_local,
     .ids                      = wtn_cuda_ids,
     .slots                    = wtn_cuda_slots,
     .push                     = wtn_cuda_push,

@@ -2,7 +2,7 @@
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/scan.cuh"
 #include "kernels/gather/copy_row.cuh"
-#include "kernels/schedule/schedule.h"
+#include "kernels/schedule/replica.cuh"
 
 #define THREADS 256
 #define BLOCKS  4 /* per multiprocessor */
@@ -10,7 +10,8 @@
 #define PIECE_BYTES 4096
 
 typedef struct pack_params {
-    const int32_t  *ids, *owner, *local;
+    const int32_t  *ids;
+    wtn_replicas_t  replicas;
     const float    *weights;
     const int64_t  *pair_token_begin, *send_token, *token_first_row, *round_row_begin;
     const char     *hidden;
@@ -18,7 +19,7 @@ typedef struct pack_params {
     int32_t *const *out_meta;
     size_t          row_bytes;
     int64_t         round_tokens, row_pieces, meta_slots, meta_words;
-    int32_t         expert_count, topk, peer_count, round, round_count;
+    int32_t         topk, peer_count, round, round_count;
     bool            reduced;
 } pack_params_t;
 
@@ -41,14 +42,16 @@ WTN_DEVICE void pack_meta(const pack_params_t &p, int32_t peer, int32_t *meta, i
     int32_t count = 0;
 
     for (int32_t begin = 0; begin < p.topk; begin += 32) {
-        const int32_t  k    = begin + (int32_t)wtn_lane();
-        const int32_t  id   = k < p.topk ? p.ids[t * p.topk + k] : -1;
-        const bool     here = (uint32_t)id < (uint32_t)p.expert_count && p.owner[id] == peer;
-        const uint32_t all  = wtn_ballot(here);
-        const int32_t  at   = count + (int32_t)wtn_count_bits(all & wtn_lanes_below());
+        const int32_t  k       = begin + (int32_t)wtn_lane();
+        const int32_t  id      = k < p.topk ? p.ids[t * p.topk + k] : -1;
+        const bool     exists  = (uint32_t)id < p.replicas.expert_count;
+        const uint32_t replica = exists ? wtn_replica_of(p.replicas, id, t) : 0;
+        const bool     here    = exists && p.replicas.owner[replica] == peer;
+        const uint32_t all     = wtn_ballot(here);
+        const int32_t  at      = count + (int32_t)wtn_count_bits(all & wtn_lanes_below());
 
         if (here) {
-            meta[1 + at] = p.local[id];
+            meta[1 + at] = p.replicas.local[replica];
         }
         if (here && p.reduced) {
             meta[1 + p.topk + at] = (int32_t)wtn_bits_from_float(p.weights[t * p.topk + k]);
@@ -155,8 +158,7 @@ static pack_params_t pack_params_of(const wtn_pack_args_t *args)
     pack_params_t              p = {};
 
     p.ids              = s->ids;
-    p.owner            = s->owner;
-    p.local            = s->local;
+    p.replicas         = wtn_replicas(s);
     p.weights          = s->weights;
     p.pair_token_begin = s->pair_token_begin;
     p.send_token       = s->send_token;
@@ -170,7 +172,6 @@ static pack_params_t pack_params_of(const wtn_pack_args_t *args)
     p.row_pieces       = (int64_t)((args->row_bytes + PIECE_BYTES - 1) / PIECE_BYTES);
     p.meta_slots       = args->meta_slots;
     p.meta_words       = wtn_token_meta_words(s->topk, s->reduced);
-    p.expert_count     = s->expert_count;
     p.topk             = s->topk;
     p.peer_count       = s->peer_count;
     p.round            = args->round;
@@ -291,4 +292,47 @@ extern "C" witan_status_t wtn_cuda_list(const wtn_list_args_t *args)
     launch.blocks  = wtn_grid((p.entry_count + THREADS - 1) / THREADS, 4, 0);
     launch.stream  = args->stream;
     return wtn_launch(&launch, list_kernel, &p);
+}
+
+/* ---- local ---- */
+
+typedef struct local_params {
+    const int32_t *ids;
+    int32_t       *row_expert;
+    int64_t        count;
+    wtn_replicas_t replicas;
+    int32_t        topk;
+} local_params_t;
+
+WTN_KERNEL(THREADS, 4) local_kernel(WTN_PARAMS(local_params_t, p))
+{
+    const int64_t step = (int64_t)wtn_block_count() * THREADS;
+
+    for (int64_t i = (int64_t)wtn_block() * THREADS + wtn_thread(); i < p.count; i += step) {
+        const int32_t id     = p.ids[i];
+        const bool    exists = (uint32_t)id < p.replicas.expert_count;
+
+        p.row_expert[i] =
+            exists ? p.replicas.local[wtn_replica_of(p.replicas, id, i / p.topk)] : -1;
+    }
+}
+
+extern "C" witan_status_t wtn_cuda_local(const wtn_local_args_t *args)
+{
+    local_params_t p      = {};
+    wtn_launch_t   launch = {};
+
+    p.ids        = args->schedule->ids;
+    p.row_expert = args->row_expert;
+    p.count      = args->schedule->token_count * args->schedule->topk;
+    p.replicas   = wtn_replicas(args->schedule);
+    p.topk       = args->schedule->topk;
+    if (p.count == 0) {
+        return WITAN_OK;
+    }
+    launch.name    = "local";
+    launch.threads = THREADS;
+    launch.blocks  = wtn_grid((p.count + THREADS - 1) / THREADS, 4, 0);
+    launch.stream  = args->schedule->stream;
+    return wtn_launch(&launch, local_kernel, &p);
 }

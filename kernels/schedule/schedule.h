@@ -28,10 +28,15 @@ typedef struct wtn_schedule_args {
     const float   *weights; /* [T, K] */
     int64_t        token_count, token_count_max;
     int32_t        expert_count, topk, peer_count;
-    const int32_t *owner, *local; /* [E] peer that holds an expert, and its index there */
-    int64_t        round_tokens;  /* of a pair in one round; >= 1 */
-    int32_t        round_count;   /* rounds of round_tokens that token_count_max can need */
-    bool           reduced;       /* one returned row per (token, destination) */
+    /* The peer of each replica and its index there, expert by expert; those of expert e from
+     * replica_begin[e] on [E + 1], or one of each where that is NULL. Token t takes number (salt +
+     * t) mod their count; salt >= 0. */
+    const int32_t *owner, *local;
+    const int32_t *replica_begin;
+    int64_t        salt;
+    int64_t        round_tokens; /* of a pair in one round; >= 1 */
+    int32_t        round_count;  /* rounds of round_tokens that token_count_max can need */
+    bool           reduced;      /* one returned row per (token, destination) */
     /* out */
     int64_t *expert_token_counts; /* [E] */
     int64_t *pair_token_begin;    /* [peers + 1] prefix sums */
@@ -96,6 +101,17 @@ typedef struct wtn_list_args {
 
 witan_status_t wtn_list_ref(const wtn_list_args_t *args);
 witan_status_t wtn_cuda_list(const wtn_list_args_t *args);
+
+/* One peer, with all replicas: nothing travels, and the list that ffn_run takes is row_expert
+ * [T, K], the index there of the replica that computes ids[t][k], or -1. Reads of `schedule` what
+ * a schedule reads. */
+typedef struct wtn_local_args {
+    const wtn_schedule_args_t *schedule;
+    int32_t                   *row_expert;
+} wtn_local_args_t;
+
+witan_status_t wtn_local_ref(const wtn_local_args_t *args);
+witan_status_t wtn_cuda_local(const wtn_local_args_t *args);
 
 #ifdef __cplusplus
 }

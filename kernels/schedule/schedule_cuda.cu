@@ -7,7 +7,7 @@
 #include "core/util.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/scan.cuh"
-#include "kernels/schedule/schedule.h"
+#include "kernels/schedule/replica.cuh"
 
 #define SMALL_THREADS 1024
 #define THREADS       256
@@ -34,7 +34,8 @@ typedef struct tables {
 } tables_t;
 
 typedef struct schedule_params {
-    const int32_t *ids, *owner;
+    const int32_t *ids;
+    wtn_replicas_t replicas;
     int64_t        token_count, part_tokens, round_tokens;
     uint32_t       expert_count, topk, peer_count, part_count, slot_count;
     int32_t        round_count;
@@ -134,9 +135,11 @@ WTN_DEVICE void count_expert(const schedule_params_t &p, int32_t id)
     }
 }
 
-WTN_DEVICE uint32_t peer_of(const schedule_params_t &p, int32_t id)
+WTN_DEVICE uint32_t peer_of(const schedule_params_t &p, int32_t id, int64_t token)
 {
-    return (uint32_t)id < p.expert_count ? (uint32_t)p.owner[id] : NONE;
+    return (uint32_t)id < p.expert_count
+               ? (uint32_t)p.replicas.owner[wtn_replica_of(p.replicas, id, token)]
+               : NONE;
 }
 
 /* The first (token, k) of a lane in a part that begins at `token`. */
@@ -184,7 +187,7 @@ WTN_DEVICE void count_part(const schedule_params_t &p, uint32_t part)
         const int32_t id = id_at(p, at, end);
 
         count_expert(p, id);
-        take_stride(c, at, p.topk, peer_of(p, id));
+        take_stride(c, at, p.topk, peer_of(p, id, at.token));
         next_place(p, &at);
     }
     for (uint32_t j = wtn_lane(); p.shared_cursors && j < p.peer_count; j += 32) {
@@ -355,7 +358,8 @@ WTN_DEVICE void place_part(const schedule_params_t &p, uint32_t part)
     wtn_sync_warp();
     for (int64_t i = begin * p.topk; i < end * p.topk; i += 32) {
         const bool     valid = at.token < end;
-        const stride_t s     = take_stride(c, at, p.topk, peer_of(p, id_at(p, at, end)));
+        const uint32_t peer  = peer_of(p, id_at(p, at, end), at.token);
+        const stride_t s     = take_stride(c, at, p.topk, peer);
 
         if ((s.firsts >> wtn_lane() & 1u) != 0) {
             place_token(p, s, at.token);
@@ -457,7 +461,7 @@ static schedule_params_t params_of(const wtn_schedule_args_t *args)
     schedule_params_t p      = {};
 
     p.ids                 = args->ids;
-    p.owner               = args->owner;
+    p.replicas            = wtn_replicas(args);
     p.token_count         = args->token_count;
     p.part_tokens         = wtn_ceil_div(args->token_count, parts);
     p.round_tokens        = args->round_tokens;

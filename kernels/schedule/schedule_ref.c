@@ -15,6 +15,14 @@ static bool is_expert(const wtn_schedule_args_t *args, int32_t id)
     return id >= 0 && id < args->expert_count;
 }
 
+/* Place in owner and local of the replica that computes expert `id` of token t. */
+static int64_t replica_of(const wtn_schedule_args_t *args, int32_t id, int64_t t)
+{
+    const int32_t *begin = args->replica_begin;
+
+    return begin == NULL ? id : begin[id] + (args->salt + t) % (begin[id + 1] - begin[id]);
+}
+
 static void reset(const wtn_schedule_args_t *args, cursor_t *next)
 {
     for (int32_t j = 0; j < args->peer_count; j++) {
@@ -36,7 +44,7 @@ static void count(const wtn_schedule_args_t *args, cursor_t *next)
             bad += id != -1;
             continue;
         }
-        j = args->owner[id];
+        j = args->owner[replica_of(args, id, i / args->topk)];
         args->expert_token_counts[id]++;
         next->token[j] += next->last[j] != i / args->topk;
         next->row[j]++;
@@ -90,7 +98,7 @@ static void place(const wtn_schedule_args_t *args, cursor_t *next)
             if (!is_expert(args, id)) {
                 continue;
             }
-            j = args->owner[id];
+            j = args->owner[replica_of(args, id, t)];
             if (next->last[j] != t) {
                 next->last[j] = t;
                 if (args->reduced) {
@@ -143,12 +151,13 @@ static void pack_token(const wtn_pack_args_t *args, int32_t j, int64_t slot, int
     meta[0] = (int32_t)(s->token_first_row[pair_token] -
                         s->round_row_begin[j * ((int64_t)s->round_count + 1) + args->round]);
     for (int32_t k = 0; k < K; k++) {
-        const int32_t id = s->ids[t * K + k];
+        const int32_t id      = s->ids[t * K + k];
+        const int64_t replica = is_expert(s, id) ? replica_of(s, id, t) : -1;
 
-        if (!is_expert(s, id) || s->owner[id] != j) {
+        if (replica < 0 || s->owner[replica] != j) {
             continue;
         }
-        meta[1 + count] = s->local[id];
+        meta[1 + count] = s->local[replica];
         if (s->reduced) {
             memcpy(&meta[1 + K + count], &s->weights[t * K + k], sizeof(float));
         }
@@ -232,6 +241,18 @@ witan_status_t wtn_list_ref(const wtn_list_args_t *args)
                 }
             }
         }
+    }
+    return WITAN_OK;
+}
+
+witan_status_t wtn_local_ref(const wtn_local_args_t *args)
+{
+    const wtn_schedule_args_t *s = args->schedule;
+
+    for (int64_t i = 0; i < s->token_count * s->topk; i++) {
+        const int32_t id = s->ids[i];
+
+        args->row_expert[i] = is_expert(s, id) ? s->local[replica_of(s, id, i / s->topk)] : -1;
     }
     return WITAN_OK;
 }

@@ -208,6 +208,9 @@ static result_t run_group(block_t *block, const run_t *run, witan_group_t *group
     void               *workspace;
 
     block->config.expert_owner = run->owner;
+    block->config.slot_count   = run->slot_count;
+    block->config.slot_expert  = run->slot_expert;
+    block->config.slot_owner   = run->slot_owner;
     ck_ok(witan_group_query(group, &info));
     slice_of(run, &info, &begin, &count);
     layer = run->host ? layer_on(block, group, "host") : device_layer(block, group);
@@ -234,6 +237,8 @@ static result_t run_group(block_t *block, const run_t *run, witan_group_t *group
     witan_memory_free(layer, workspace);
     witan_layer_destroy(layer);
     block->config.expert_owner = NULL;
+    block->config.slot_count   = 0;
+    block->config.slot_expert = block->config.slot_owner = NULL;
     return result;
 }
 

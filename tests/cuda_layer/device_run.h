@@ -10,6 +10,8 @@ typedef struct run {
     const int64_t      *begins;      /* [ep + 1] split over expert indices, or NULL: even */
     int32_t             ep, tp;
     const int32_t      *owner;
+    int32_t             slot_count; /* 0: no slots, `owner` says */
+    const int32_t      *slot_expert, *slot_owner;
     witan_plan_config_t plan;
     bool                steps;   /* step by step instead of witan_forward */
     bool                host;    /* on the host backend */

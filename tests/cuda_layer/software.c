@@ -293,6 +293,7 @@ static const wtn_device_t device = {
     .schedule                 = wtn_schedule_ref,
     .pack                     = wtn_pack_ref,
     .list                     = wtn_list_ref,
+    .local                    = wtn_local_ref,
     .ids                      = wtn_ids_ref,
     .slots                    = wtn_slots_ref,
     .push                     = wtn_push_ref,
@@ -329,8 +330,10 @@ static witan_status_t ffn_run(const wtn_ffn_t *ffn, wtn_ffn_args_t *args)
 
 void software_take(witan_layer_t *layer)
 {
-    static wtn_backend_t backend;
-    size_t               bytes = (size_t)layer->layout.config.expert_count * sizeof(int32_t);
+    static wtn_backend_t   backend;
+    const wtn_placement_t *placement = &layer->layout.placement;
+    size_t                 bytes     = (size_t)placement->slot_count * sizeof(int32_t);
+    size_t                 begins    = ((size_t)placement->expert_count + 1) * sizeof(int32_t);
 
     backend               = wtn_backend_host;
     backend.name          = "software";
@@ -339,6 +342,9 @@ void software_take(witan_layer_t *layer)
     layer->layout.backend = &backend;
     layer->owner          = wtn_alloc(bytes);
     layer->local          = wtn_alloc(bytes);
-    memcpy(layer->owner, layer->layout.placement.slot_owner, bytes);
-    memcpy(layer->local, layer->layout.placement.slot_local, bytes);
+    wtn_placement_replicas(placement, layer->owner, layer->local);
+    if (placement->slot_count > placement->expert_count) {
+        layer->replica_begin = wtn_alloc(begins);
+        memcpy(layer->replica_begin, placement->replica_begin, begins);
+    }
 }

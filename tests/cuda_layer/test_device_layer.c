@@ -131,6 +131,24 @@ START_TEST(test_forward_any_placement_equals_one_rank)
 }
 END_TEST
 
+START_TEST(test_forward_any_replicas_equal_one_rank)
+{
+    block_t block = block_make(5, 3, 40, 24, WITAN_BF16);
+    run_t   run   = run_make(33);
+    int32_t expert[14], owner[14];
+
+    /* 0: dealt out in runs; 1: any rank has any, the last one none */
+    for (int s = 0; s < 14; s++) {
+        expert[s] = s < 9 ? 0 : s - 9;
+        owner[s]  = world_size == 1 ? 0 : (s * 5 + s / 3) % (world_size - 1);
+    }
+    run.slot_count  = 14;
+    run.slot_expert = expert;
+    run.slot_owner  = _i == 0 ? NULL : owner;
+    check_exchanges(&block, &run);
+}
+END_TEST
+
 START_TEST(test_forward_any_budget_equals_one_rank)
 {
     static const struct {
@@ -334,6 +352,7 @@ static Suite *make_suite(void)
     tcase_add_loop_test(tcase, test_forward_with_all_options_equals_one_rank, FIRST, END(2));
     tcase_add_loop_test(tcase, test_forward_any_split_of_tokens_equals_one_rank, FIRST, END(2));
     tcase_add_loop_test(tcase, test_forward_any_placement_equals_one_rank, FIRST, END(2));
+    tcase_add_loop_test(tcase, test_forward_any_replicas_equal_one_rank, software ? 0 : 1, 2);
     tcase_add_loop_test(tcase, test_forward_any_budget_equals_one_rank, FIRST, END(4));
     tcase_add_loop_test(tcase, test_forward_poisoned_least_workspace_equals_one_rank, FIRST,
                         END(2));

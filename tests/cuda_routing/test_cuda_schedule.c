@@ -112,13 +112,14 @@ typedef struct schedule_case {
     int64_t round_tokens;
     bool    reduced;
     int     ids; /* 0: any; 1: all to one peer; 2: repeated; 3: few have experts; 4: none; 5: bad */
+    int32_t replicas; /* expert e has 1 + e % replicas; 0: one each, no table */
 } schedule_case_t;
 
 /* Arrays of a schedule and their sizes; all but the workspace are checked. */
 typedef struct plan {
     wtn_schedule_args_t args;
     size_t              expert_bytes, pair_bytes, token_bytes, round_bytes, sum_bytes, work_bytes;
-    int32_t            *ids, *owner, *local;
+    int32_t             slot_count, *ids, *owner, *local, *begin;
     float              *weights;
 } plan_t;
 
@@ -155,16 +156,22 @@ static plan_t plan_of(const schedule_case_t *c)
                             .sum_bytes    = (c->reduced ? pairs : entries) * 8,
                             .work_bytes   = wtn_schedule_workspace_bytes(c->T, c->E, c->K, c->peers),
                             .ids          = data_alloc(entries * 4),
-                            .owner        = data_alloc((size_t)c->E * 4),
-                            .local        = data_alloc((size_t)c->E * 4),
+                            .begin        = data_alloc((size_t)(c->E + 1) * 4),
                             .weights      = data_tensor(entries, WITAN_F32, 1.0f, 5)};
 
     for (size_t i = 0; i < entries; i++) {
         p.ids[i] = draw_id(c, &seed);
     }
-    for (int32_t e = 0; e < c->E; e++) { /* interleaved */
-        p.owner[e] = e % c->peers;
-        p.local[e] = e / c->peers;
+    for (int32_t e = 0; e < c->E; e++) {
+        p.begin[e] = p.slot_count;
+        p.slot_count += 1 + (c->replicas > 0 ? e % c->replicas : 0);
+    }
+    p.begin[c->E] = p.slot_count;
+    p.owner       = data_alloc((size_t)p.slot_count * 4);
+    p.local       = data_alloc((size_t)p.slot_count * 4);
+    for (int32_t s = 0; s < p.slot_count; s++) { /* interleaved */
+        p.owner[s] = s % c->peers;
+        p.local[s] = s / c->peers;
     }
     p.args = (wtn_schedule_args_t){.token_count     = c->T,
                                    .token_count_max = c->T,
@@ -174,6 +181,7 @@ static plan_t plan_of(const schedule_case_t *c)
                                    .round_tokens    = c->round_tokens,
                                    .round_count     = (int32_t)rounds,
                                    .reduced         = c->reduced,
+                                   .salt            = c->replicas > 0 ? c->peers - 1 : 0,
                                    .workspace_bytes = p.work_bytes};
     return p;
 }
@@ -186,6 +194,7 @@ static wtn_schedule_args_t on_host(const plan_t *p)
     args.weights             = p->weights;
     args.owner               = p->owner;
     args.local               = p->local;
+    args.replica_begin       = p->slot_count > args.expert_count ? p->begin : NULL;
     args.expert_token_counts = data_output(p->expert_bytes);
     args.pair_token_begin    = data_output(p->pair_bytes);
     args.pair_row_begin      = data_output(p->pair_bytes);
@@ -204,10 +213,12 @@ static wtn_schedule_args_t on_device(const plan_t *p)
     const size_t        E       = (size_t)p->args.expert_count;
     wtn_schedule_args_t args    = p->args;
 
-    args.ids                 = device_from(p->ids, entries * 4);
-    args.weights             = device_from(p->weights, entries * 4);
-    args.owner               = device_from(p->owner, E * 4);
-    args.local               = device_from(p->local, E * 4);
+    args.ids     = device_from(p->ids, entries * 4);
+    args.weights = device_from(p->weights, entries * 4);
+    args.owner   = device_from(p->owner, (size_t)p->slot_count * 4);
+    args.local   = device_from(p->local, (size_t)p->slot_count * 4);
+    args.replica_begin =
+        p->slot_count > args.expert_count ? device_from(p->begin, (E + 1) * 4) : NULL;
     args.expert_token_counts = device_from(NULL, p->expert_bytes);
     args.pair_token_begin    = device_from(NULL, p->pair_bytes);
     args.pair_row_begin      = device_from(NULL, p->pair_bytes);
@@ -241,6 +252,7 @@ static void release(plan_t *p, wtn_schedule_args_t *on, wtn_schedule_args_t *arg
     wtn_backend_cuda.free((void *)on->weights);
     wtn_backend_cuda.free((void *)on->owner);
     wtn_backend_cuda.free((void *)on->local);
+    wtn_backend_cuda.free((void *)on->replica_begin);
     free(args->expert_token_counts);
     free(args->pair_token_begin);
     free(args->pair_row_begin);
@@ -253,6 +265,7 @@ static void release(plan_t *p, wtn_schedule_args_t *on, wtn_schedule_args_t *arg
     free(p->ids);
     free(p->owner);
     free(p->local);
+    free(p->begin);
     free(p->weights);
 }
 
@@ -273,6 +286,19 @@ static bool token_is_there(const wtn_schedule_args_t *s, int32_t j, int64_t t, i
     return good && (i % s->round_tokens != 0 || s->round_row_begin[round] == r);
 }
 
+/* The peer of an id, or -1; tokens take replicas in turn. */
+static int32_t peer_of(const plan_t *p, const wtn_schedule_args_t *s, int64_t t, int32_t k)
+{
+    const int32_t id = p->ids[t * s->topk + k];
+    int64_t       turn;
+
+    if (id < 0 || id >= s->expert_count) {
+        return -1;
+    }
+    turn = (s->salt + t) % (p->begin[id + 1] - p->begin[id]);
+    return p->owner[p->begin[id] + turn];
+}
+
 /* The definitions, by loops over peers, tokens and k. */
 static void check_definition(const plan_t *p, const wtn_schedule_args_t *s)
 {
@@ -286,9 +312,7 @@ static void check_definition(const plan_t *p, const wtn_schedule_args_t *s)
             bool there = false;
 
             for (int32_t k = 0; k < K; k++) {
-                const int32_t id = p->ids[t * K + k];
-
-                if (id < 0 || id >= s->expert_count || p->owner[id] != j) {
+                if (peer_of(p, s, t, k) != j) {
                     continue;
                 }
                 if (!there) {
@@ -307,18 +331,20 @@ static void check_definition(const plan_t *p, const wtn_schedule_args_t *s)
 }
 
 static const schedule_case_t cases[] = {
-    {0, 8, 2, 4, 5, false, 0},       {1, 1, 1, 1, 1, false, 0},
-    {1, 8, 8, 4, 1, true, 0},        {17, 8, 2, 1, 3, false, 0},
-    {40, 16, 3, 5, 7, false, 0},     {40, 16, 3, 5, 7, true, 0},
-    {100, 64, 8, 8, 1000, false, 0}, {100, 64, 8, 8, 9, true, 0},
-    {33, 60, 5, 7, 4, false, 1},     {33, 60, 5, 7, 4, true, 1},
-    {50, 9, 6, 3, 10, false, 2},     {50, 9, 6, 3, 10, true, 2},
-    {64, 20, 4, 4, 16, true, 3},     {31, 20, 4, 4, 16, true, 4},
-    {9, 100, 40, 6, 2, false, 0},    {9, 100, 40, 6, 2, true, 0},
-    {7, 80, 33, 80, 3, true, 0},     {5, 300, 300, 129, 2, true, 0},
-    {60, 30, 4, 3, 8, false, 5},     {3000, 32, 8, 8, 500, true, 0},
-    {3000, 32, 8, 8, 500, false, 0}, {300, 5000, 6, 600, 7, true, 0},
-    {70, 4097, 3, 2, 30, false, 0},  {9000, 4, 2, 2, 9000, true, 1},
+    {0, 8, 2, 4, 5, false, 0, 0},       {1, 1, 1, 1, 1, false, 0, 0},
+    {1, 8, 8, 4, 1, true, 0, 0},        {17, 8, 2, 1, 3, false, 0, 0},
+    {40, 16, 3, 5, 7, false, 0, 0},     {40, 16, 3, 5, 7, true, 0, 0},
+    {100, 64, 8, 8, 1000, false, 0, 0}, {100, 64, 8, 8, 9, true, 0, 0},
+    {33, 60, 5, 7, 4, false, 1, 0},     {33, 60, 5, 7, 4, true, 1, 0},
+    {50, 9, 6, 3, 10, false, 2, 0},     {50, 9, 6, 3, 10, true, 2, 0},
+    {64, 20, 4, 4, 16, true, 3, 0},     {31, 20, 4, 4, 16, true, 4, 0},
+    {9, 100, 40, 6, 2, false, 0, 0},    {9, 100, 40, 6, 2, true, 0, 0},
+    {7, 80, 33, 80, 3, true, 0, 0},     {5, 300, 300, 129, 2, true, 0, 0},
+    {60, 30, 4, 3, 8, false, 5, 0},     {3000, 32, 8, 8, 500, true, 0, 0},
+    {3000, 32, 8, 8, 500, false, 0, 0}, {300, 5000, 6, 600, 7, true, 0, 0},
+    {70, 4097, 3, 2, 30, false, 0, 0},  {9000, 4, 2, 2, 9000, true, 1, 0},
+    {40, 16, 3, 5, 7, false, 0, 4},     {100, 64, 8, 8, 9, true, 0, 3},
+    {33, 60, 5, 7, 4, true, 1, 60},     {3000, 32, 8, 8, 500, true, 0, 2},
 };
 
 static void check_schedule(const schedule_case_t *c)
@@ -475,9 +501,11 @@ static void check_round(const wtn_schedule_args_t *args, const wtn_schedule_args
 }
 
 static const schedule_case_t packs[] = {
-    {0, 8, 2, 4, 5, false, 0},   {1, 8, 8, 4, 1, true, 0},     {40, 16, 3, 5, 7, false, 0},
-    {40, 16, 3, 5, 7, true, 0},  {100, 64, 8, 8, 60, true, 3}, {9, 100, 40, 6, 2, true, 0},
-    {33, 60, 5, 7, 4, false, 1}, {12, 600, 6, 300, 2, true, 0}};
+    {0, 8, 2, 4, 5, false, 0, 0},    {1, 8, 8, 4, 1, true, 0, 0},
+    {40, 16, 3, 5, 7, false, 0, 0},  {40, 16, 3, 5, 7, true, 0, 0},
+    {100, 64, 8, 8, 60, true, 3, 0}, {9, 100, 40, 6, 2, true, 0, 0},
+    {33, 60, 5, 7, 4, false, 1, 0},  {12, 600, 6, 300, 2, true, 0, 0},
+    {40, 16, 3, 5, 7, true, 0, 5}};
 
 START_TEST(test_pack_and_list_every_round_bytes_of_reference)
 {
@@ -498,6 +526,37 @@ START_TEST(test_pack_and_list_every_round_bytes_of_reference)
 }
 END_TEST
 
+START_TEST(test_local_any_replicas_numbers_of_reference)
+{
+    static const schedule_case_t alone[] = {{0, 8, 2, 1, 5, false, 0, 2},
+                                            {300, 9, 3, 1, 300, false, 0, 4},
+                                            {77, 9, 3, 1, 77, false, 5, 0}};
+    plan_t                       p       = plan_of(&alone[_i]);
+    const size_t                 bytes   = (size_t)(alone[_i].T * alone[_i].K) * 4;
+    wtn_schedule_args_t          args = on_host(&p), on = on_device(&p);
+    wtn_local_args_t             local = {&args, data_output(bytes)};
+    wtn_local_args_t             there = {&on, device_from(NULL, bytes)};
+    bool                         good  = true;
+
+    ck_assert_int_eq(wtn_schedule_ref(&args), WITAN_OK);
+    ck_assert_int_eq(wtn_cuda_schedule(&on), WITAN_OK);
+    ck_assert_int_eq(wtn_local_ref(&local), WITAN_OK);
+    ck_assert_int_eq(wtn_cuda_local(&there), WITAN_OK);
+    for (int64_t i = 0; i < args.token_count * args.topk; i++) {
+        const int32_t id   = p.ids[i];
+        const bool    none = id < 0 || id >= args.expert_count;
+        const int64_t turn = none ? 0 : (i / args.topk) % (p.begin[id + 1] - p.begin[id]);
+
+        good = good && local.row_expert[i] == (none ? -1 : p.begin[id] + turn); /* salt is 0 */
+    }
+    ck_assert(good);
+    device_check(there.row_expert, local.row_expert, bytes, "row_expert");
+    free(local.row_expert);
+    check_schedules(&p, &on, &args);
+    release(&p, &on, &args);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("cuda schedule");
@@ -511,6 +570,7 @@ int main(void)
     tcase_add_test(tcase, test_schedule_small_workspace_error);
     tcase_add_loop_test(tcase, test_pack_and_list_every_round_bytes_of_reference, 0,
                         (int)WTN_COUNT_OF(packs));
+    tcase_add_loop_test(tcase, test_local_any_replicas_numbers_of_reference, 0, 3);
     suite_add_tcase(suite, tcase);
     return device_main(suite);
 }

@@ -3,212 +3,10 @@
 #include <math.h>
 #include <string.h>
 
-#include "block.h"
 #include "core/half.h"
 #include "core/util.h"
-#include "dispatch/reference.h"
 #include "harness.h"
-
-typedef struct run {
-    int64_t             token_count; /* of all ranks */
-    const int64_t      *begins;      /* [ep + 1] split over expert indices, or NULL: even */
-    int32_t             ep, tp;
-    const int32_t      *owner;
-    witan_plan_config_t plan;
-    bool                steps;  /* step by step instead of witan_forward */
-    bool                poison; /* caller's workspace, filled with NaN */
-    const int32_t      *ids;    /* import these [token_count, K] */
-    const float        *weights;
-} run_t;
-
-typedef struct result {
-    char    *rows; /* [token_count, H] on every rank */
-    int32_t *ids;
-    float   *weights;
-    int64_t  round_count;
-    int64_t  tensor_send_bytes;
-} result_t;
-
-static run_t run_make(int64_t token_count)
-{
-    run_t run = {.token_count = token_count, .tp = 1};
-
-    witan_plan_config_init(&run.plan);
-    return run;
-}
-
-static void step_by_step(witan_plan_t *plan, const run_t *run, int32_t topk, int64_t begin,
-                         int64_t count, const void *hidden, void *output)
-{
-    if (run->ids != NULL) {
-        ck_ok(witan_plan_import(plan, count, run->ids + begin * topk, run->weights + begin * topk));
-    } else {
-        ck_ok(witan_route(plan, count, hidden));
-    }
-    while (witan_plan_rounds_left(plan) > 0) {
-        ck_ok(witan_dispatch(plan, hidden));
-        ck_ok(witan_experts(plan));
-        ck_ok(witan_combine(plan, output));
-    }
-}
-
-/* Add up disjoint slices: every row comes from one rank of each tensor and data group. */
-static void share(void *mine, size_t bytes, size_t begin, size_t count)
-{
-    char *all = calloc(bytes + 1, 1);
-
-    memcpy(all + begin, (char *)mine + begin, count);
-    MPI_Allreduce(MPI_IN_PLACE, all, (int)bytes, MPI_BYTE, MPI_BOR, MPI_COMM_WORLD);
-    memcpy(mine, all, bytes);
-    free(all);
-}
-
-static result_t run_group(block_t *block, const run_t *run, witan_group_t *group)
-{
-    int32_t topk = block->config.topk;
-    size_t  row  = (size_t)block->config.hidden_size * witan_dtype_bytes(block->config.dtype);
-    witan_weights_t     weights = block_weights(block);
-    witan_group_info_t  info    = {.struct_bytes = sizeof(info)};
-    witan_stats_t       stats   = {.struct_bytes = sizeof(stats)};
-    witan_plan_config_t config  = run->plan;
-    witan_layer_t      *layer;
-    witan_plan_t       *plan;
-    const int32_t      *ids;
-    const float        *gates;
-    result_t            result;
-    int64_t             begin, count;
-    void               *hidden, *workspace = NULL;
-
-    block->config.expert_owner = run->owner;
-    ck_ok(witan_group_query(group, &info));
-    begin = run->begins != NULL
-                ? run->begins[info.expert_index]
-                : wtn_part_begin(run->token_count, info.expert_parallel, info.expert_index);
-    count = (run->begins != NULL
-                 ? run->begins[info.expert_index + 1]
-                 : wtn_part_begin(run->token_count, info.expert_parallel, info.expert_index + 1)) -
-            begin;
-    ck_ok(witan_layer_create(&layer, group, &block->config, &weights));
-    config.token_count_max = count;
-    if (run->poison) {
-        config.workspace_bytes = (size_t)64 << 20;
-        config.workspace       = aligned_alloc(64, config.workspace_bytes);
-        workspace              = config.workspace;
-        memset(workspace, 0xff, config.workspace_bytes);
-    }
-    ck_ok(witan_plan_create(&plan, layer, &config));
-    hidden         = block_input(block, begin, count);
-    result.rows    = calloc((size_t)run->token_count * row + 64, 1);
-    result.ids     = calloc((size_t)(run->token_count * topk) + 1, sizeof(int32_t));
-    result.weights = calloc((size_t)(run->token_count * topk) + 1, sizeof(float));
-    if (run->steps || run->ids != NULL) {
-        step_by_step(plan, run, topk, begin, count, hidden, result.rows + (size_t)begin * row);
-    } else {
-        witan_forward_args_t args = {.struct_bytes = sizeof(args),
-                                     .token_count  = count,
-                                     .hidden       = hidden,
-                                     .output       = result.rows + (size_t)begin * row};
-
-        ck_ok(witan_forward(plan, &args));
-    }
-    ck_ok(witan_plan_routing(plan, &ids, &gates));
-    ck_ok(witan_plan_stats(plan, &stats));
-    result.round_count       = stats.round_count;
-    result.tensor_send_bytes = stats.tensor_send_bytes;
-    memcpy(result.ids + begin * topk, ids, (size_t)(count * topk) * sizeof(int32_t));
-    memcpy(result.weights + begin * topk, gates, (size_t)(count * topk) * sizeof(float));
-    if (info.size > 1) {
-        share(result.rows, (size_t)run->token_count * row, (size_t)begin * row,
-              (size_t)count * row);
-        share(result.ids, (size_t)(run->token_count * topk) * 4, (size_t)(begin * topk) * 4,
-              (size_t)(count * topk) * 4);
-        share(result.weights, (size_t)(run->token_count * topk) * 4, (size_t)(begin * topk) * 4,
-              (size_t)(count * topk) * 4);
-    }
-    witan_plan_destroy(plan);
-    witan_layer_destroy(layer);
-    block->config.expert_owner = NULL;
-    free(hidden);
-    free(workspace);
-    return result;
-}
-
-static result_t run_world(block_t *block, const run_t *run)
-{
-    witan_group_t *group  = world_group(run->ep, run->tp);
-    result_t       result = run_group(block, run, group);
-
-    witan_group_destroy(group);
-    return result;
-}
-
-/* All experts and all tokens on one rank, without MPI. */
-static result_t run_alone(block_t *block, const run_t *run)
-{
-    run_t                alone = run_make(run->token_count);
-    witan_group_config_t config;
-    witan_group_t       *group;
-    result_t             result;
-
-    witan_group_config_init(&config);
-    config.thread_count = 1;
-    alone.ids           = run->ids;
-    alone.weights       = run->weights;
-    ck_ok(witan_group_create_self(&group, &config));
-    result = run_group(block, &alone, group);
-    witan_group_destroy(group);
-    return result;
-}
-
-static void result_free(result_t *result)
-{
-    free(result->rows);
-    free(result->ids);
-    free(result->weights);
-}
-
-static void assert_equal_bits(const block_t *block, const run_t *run, const result_t *a,
-                              const result_t *b)
-{
-    size_t row = (size_t)block->config.hidden_size * witan_dtype_bytes(block->config.dtype);
-
-    ck_assert_mem_eq(a->ids, b->ids, (size_t)(run->token_count * block->config.topk) * 4);
-    ck_assert_mem_eq(a->weights, b->weights, (size_t)(run->token_count * block->config.topk) * 4);
-    for (int64_t t = 0; t < run->token_count; t++) {
-        ck_assert_msg(memcmp(a->rows + (size_t)t * row, b->rows + (size_t)t * row, row) == 0,
-                      "token %d of %d differs", (int)t, (int)run->token_count);
-    }
-}
-
-/* Within the accuracy the README promises, ||y - r|| / ||r||. */
-static void assert_accurate(block_t *block, const run_t *run, const result_t *result)
-{
-    void   *hidden = block_input(block, 0, run->token_count);
-    double *reference =
-        block_reference(block, hidden, run->token_count, result->ids, result->weights);
-    double error;
-
-    ck_assert_ptr_nonnull(reference);
-    error = wtn_error_norm(result->rows, block->config.dtype, reference,
-                           run->token_count * block->config.hidden_size);
-    ck_assert_msg(error <= wtn_tolerance(block->config.dtype), "error %g, allowed %g", error,
-                  wtn_tolerance(block->config.dtype));
-    free(reference);
-    free(hidden);
-}
-
-static void check_exact(block_t *block, run_t *run)
-{
-    result_t alone = run_alone(block, run);
-    result_t world = run_world(block, run);
-
-    assert_equal_bits(block, run, &world, &alone);
-    if (run->token_count > 0) {
-        assert_accurate(block, run, &world);
-    }
-    result_free(&alone);
-    result_free(&world);
-}
+#include "run.h"
 
 START_TEST(test_forward_any_shape_equals_one_rank)
 {
@@ -227,7 +25,7 @@ START_TEST(test_forward_any_shape_equals_one_rank)
                                shapes[_i].inter, shapes[_i].dtype);
     run_t   run   = run_make(shapes[_i].tokens);
 
-    check_exact(&block, &run);
+    run_check_exact(&block, &run);
 }
 END_TEST
 
@@ -253,7 +51,7 @@ START_TEST(test_forward_with_all_options_equals_one_rank)
                                                                     .gated     = true,
                                                                     .limit     = 0.5f,
                                                                     .up_offset = 1.0f};
-    check_exact(&block, &run);
+    run_check_exact(&block, &run);
 }
 END_TEST
 
@@ -270,7 +68,7 @@ START_TEST(test_forward_any_split_of_tokens_equals_one_rank)
                               : 50 * r * r / (world_size * world_size);
     }
     run.begins = begins;
-    check_exact(&block, &run);
+    run_check_exact(&block, &run);
     free(begins);
 }
 END_TEST
@@ -290,7 +88,7 @@ START_TEST(test_forward_any_placement_equals_one_rank)
                 : (int)(fabsf(block_random(3, (uint64_t)e, 0, 0)) * (float)world_size * 0.999f);
     }
     run.owner = owner;
-    check_exact(&block, &run);
+    run_check_exact(&block, &run);
 }
 END_TEST
 
@@ -314,7 +112,7 @@ START_TEST(test_forward_any_budget_equals_one_rank)
 
         run.steps = steps[i];
         world     = run_world(&block, &run);
-        assert_equal_bits(&block, &run, &world, &alone);
+        run_assert_equal_bits(&block, &run, &world, &alone);
         if (_i >= 2 && _i < 5 && world_size < 5) {
             ck_assert_int_gt(world.round_count, 1);
         }
@@ -333,7 +131,7 @@ START_TEST(test_forward_poisoned_workspace_equals_one_rank)
     block.config.has_shared_gate   = true;
     run.poison                     = true;
     run.plan.chunk_count           = 1 + _i;
-    check_exact(&block, &run);
+    run_check_exact(&block, &run);
 }
 END_TEST
 
@@ -347,7 +145,7 @@ START_TEST(test_forward_masked_and_contiguous_equal_bits)
     masked            = run_world(&block, &run);
     run.plan.executor = WITAN_EXECUTOR_CONTIGUOUS;
     contiguous        = run_world(&block, &run);
-    assert_equal_bits(&block, &run, &masked, &contiguous);
+    run_assert_equal_bits(&block, &run, &masked, &contiguous);
     result_free(&masked);
     result_free(&contiguous);
 }
@@ -393,10 +191,10 @@ START_TEST(test_import_odd_ids_equals_one_rank)
     }
     run.ids     = ids;
     run.weights = weights;
-    check_exact(&block, &run);
+    run_check_exact(&block, &run);
     run.plan.pair_token_count_max = 2;
     run.plan.pair_row_count_max   = K;
-    check_exact(&block, &run);
+    run_check_exact(&block, &run);
 }
 END_TEST
 
@@ -409,10 +207,10 @@ START_TEST(test_reduced_is_accurate_and_repeatable)
     block.config.shared_inter_size = 24;
     run.plan.combine               = WITAN_COMBINE_REDUCED;
     first                          = run_world(&block, &run);
-    assert_accurate(&block, &run, &first);
+    run_assert_accurate(&block, &run, &first);
     run.plan.chunk_count = 3; /* the sum of a token does not depend on rounds */
     again                = run_world(&block, &run);
-    assert_equal_bits(&block, &run, &first, &again);
+    run_assert_equal_bits(&block, &run, &first, &again);
     result_free(&first);
     result_free(&again);
 }
@@ -430,9 +228,9 @@ START_TEST(test_tensor_parallel_is_accurate_and_repeatable)
     block.config.has_down_bias     = true;
     run.tp                         = world_size;
     first                          = run_world(&block, &run);
-    assert_accurate(&block, &run, &first);
+    run_assert_accurate(&block, &run, &first);
     again = run_world(&block, &run);
-    assert_equal_bits(&block, &run, &first, &again);
+    run_assert_equal_bits(&block, &run, &first, &again);
     {
         /* The others' parts of 21 x 40 sums in fp32, then the own part to each, rounded. */
         int64_t count = 21 * 40;
@@ -466,7 +264,7 @@ START_TEST(test_forward_any_folding_is_accurate)
             run.tp                         = tp;
             run.plan.combine               = (witan_combine_mode_t)_i;
             result                         = run_world(&block, &run);
-            assert_accurate(&block, &run, &result);
+            run_assert_accurate(&block, &run, &result);
             result_free(&result);
         }
     }
@@ -481,7 +279,7 @@ START_TEST(test_forward_width_below_ranks_is_accurate)
 
     run.tp = world_size; /* some ranks hold no column at all */
     result = run_world(&block, &run);
-    assert_accurate(&block, &run, &result);
+    run_assert_accurate(&block, &run, &result);
     result_free(&result);
 }
 END_TEST
