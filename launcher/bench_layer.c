@@ -13,6 +13,7 @@
 #include "launcher/bench.h"
 #include "launcher/job.h"
 #include "launcher/load.h"
+#include "launcher/placement.h"
 #include "launcher/staging.h"
 
 #define INPUT_SEED 11
@@ -395,6 +396,27 @@ fail:
     return status; /* NOLINT(clang-analyzer-unix.Malloc): kept on purpose after a lost peer */
 }
 
+/* A layer with synthetic weights. */
+static witan_status_t create_layer(bench_t *bench)
+{
+    const char          *path   = bench->options->session.placement;
+    witan_layer_config_t config = bench->model.config;
+    wtn_slots_t          slots  = {0};
+    witan_status_t       status;
+
+    if (path != NULL) {
+        WTN_TRY(wtn_slots_read(bench->session, path, -1, config.expert_count, &slots));
+    }
+    config.slot_count  = slots.count;
+    config.slot_expert = slots.expert;
+    WTN_TRY(
+        witan_layer_create(&bench->layer, bench->session->group, &config, &bench->model.weights));
+
+fail:
+    wtn_slots_free(&slots);
+    return status;
+}
+
 static witan_status_t make_layer(bench_t *bench)
 {
     const layer_options_t *options = bench->options;
@@ -407,8 +429,7 @@ static witan_status_t make_layer(bench_t *bench)
         status = wtn_load_layer(bench->session, &options->session, options->bench.model,
                                 (int32_t)options->bench.layer, &bench->layer);
     } else {
-        status = witan_layer_create(&bench->layer, bench->session->group, &bench->model.config,
-                                    &bench->model.weights);
+        status = create_layer(bench);
     }
     WTN_TRY(status);
     bench->info.struct_bytes  = sizeof(bench->info);
@@ -461,6 +482,7 @@ int wtn_bench_layer(int argc, char **argv)
            WTN_BENCH_OPTIONS(&options.bench, "tokens of each rank compared with float64"),
            WTN_PLAN_OPTIONS(&options.plan),
            WTN_SESSION_OPTIONS(&options.session),
+           WTN_PLACEMENT_OPTION(&options.session.placement),
     };
     const wtn_command_t command = {"bench layer", "Measure the whole block over all ranks.", table,
                                    WTN_COUNT_OF(table)};

@@ -13,6 +13,7 @@
 #include "launcher/commands.h"
 #include "launcher/job.h"
 #include "launcher/load.h"
+#include "launcher/placement.h"
 #include "launcher/staging.h"
 #include "launcher/synthetic.h"
 #include "launcher/tokens.h"
@@ -411,6 +412,7 @@ int wtn_cmd_check(int argc, char **argv)
            WTN_OPT_INTEGER("seed", "N", "1", 0, INT64_MAX, &options.seed, "of the random tokens"),
            WTN_PLAN_OPTIONS(&options.plan),
            WTN_SESSION_OPTIONS(&options.session),
+           WTN_PLACEMENT_OPTION(&options.session.placement),
     };
     const wtn_command_t command = {
         "check", "Compare the result of the ranks with that of one rank and with float64.", table,

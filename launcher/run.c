@@ -11,6 +11,7 @@
 #include "launcher/job.h"
 #include "launcher/load.h"
 #include "launcher/paths.h"
+#include "launcher/placement.h"
 #include "launcher/tokens.h"
 
 typedef struct run_options {
@@ -276,6 +277,7 @@ int wtn_cmd_run(int argc, char **argv)
          WTN_OPT_FLAG("stats", &options.stats, "print times, loads and traffic"),
          WTN_PLAN_OPTIONS(&options.plan),
          WTN_SESSION_OPTIONS(&options.session),
+         WTN_PLACEMENT_OPTION(&options.session.placement),
     };
     const wtn_command_t command = {"run", "Compute one mixture-of-experts block over the ranks.",
                                    table, WTN_COUNT_OF(table)};

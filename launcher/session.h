@@ -30,6 +30,7 @@ typedef struct wtn_session_options {
     const char *backend, *kernel_tier;
     int64_t     device; /* -1: not given */
     bool        share_device;
+    const char *placement; /* NULL: not given, or not an option of the command */
 } wtn_session_options_t;
 
 /* Their rows in the table of a command. `o` points at the struct above. */
