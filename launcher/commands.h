@@ -9,5 +9,6 @@ int wtn_cmd_synth(int argc, char **argv);
 int wtn_cmd_info(int argc, char **argv);
 int wtn_cmd_bench(int argc, char **argv);
 int wtn_cmd_plan(int argc, char **argv);
+int wtn_cmd_plot(int argc, char **argv);
 
 #endif

@@ -23,6 +23,7 @@ static const struct {
     {"info", "show machine, ranks, binding, backends and transports", wtn_cmd_info},
     {"bench", "measure communication, the experts or the whole layer", wtn_cmd_bench},
     {"plan", "compute placements of experts before anything runs", wtn_cmd_plan},
+    {"plot", "draw what the other commands wrote as JSON", wtn_cmd_plot},
 };
 
 static void print_usage(void)

@@ -19,6 +19,7 @@ packages_build=(
     "libjansson-dev: pkg-config --exists jansson"
     "check: pkg-config --exists check"
 )
+packages_test=("gnuplot-nox: command -v gnuplot")
 packages_format=("clang-format: command -v clang-format")
 packages_lint=(
     "clang-tidy: command -v clang-tidy"

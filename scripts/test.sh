@@ -4,7 +4,7 @@ set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
-need --install "${packages_build[@]}"
+need --install "${packages_build[@]}" "${packages_test[@]}"
 if [[ $(id -u) -eq 0 ]]; then
     need --install "${packages_cluster[@]}" # without, tests on several nodes are skipped
 fi
