@@ -17,9 +17,10 @@
 #include "topology/balance.h"
 
 typedef struct place_words {
-    const char *load, *current, *json;
+    const char *load, *current, *within, *json;
     int64_t     slot_count, group_count, node_count, rank_count;
     bool        report;
+    double      imbalance_max; /* of --within; 0: not given */
 } place_words_t;
 
 /* One layer at a time. */
@@ -203,6 +204,29 @@ static void show_layer(const place_t *place, int64_t layer)
     }
 }
 
+/* Slots of one layer, from nothing or from what they hold now. */
+static witan_status_t place_slots(place_t *place, const float *load, int64_t layer)
+{
+    const wtn_balance_shape_t *shape = &place->shape;
+    const float               *now   = place->current.values;
+    witan_status_t             status;
+
+    for (int32_t s = 0; s < place->current.column_count; s++) {
+        place->before_expert[s] = (int32_t)now[layer * place->current.column_count + s];
+    }
+    if (place->words->imbalance_max > 0) {
+        return wtn_balance_renew(shape, load, place->words->imbalance_max, &place->before,
+                                 place->slot_expert, place->slot_owner);
+    }
+    WTN_TRY(wtn_balance(shape, load, place->slot_expert, place->slot_owner));
+    if (place->words->current != NULL) {
+        WTN_TRY(wtn_balance_settle(shape, &place->before, place->slot_owner, place->slot_expert));
+    }
+
+fail:
+    return status;
+}
+
 static witan_status_t place_layer(place_t *place, int64_t layer)
 {
     const wtn_balance_shape_t *shape = &place->shape;
@@ -210,20 +234,12 @@ static witan_status_t place_layer(place_t *place, int64_t layer)
     wtn_balance_slots_t after = {shape->slot_count, place->slot_expert, place->slot_owner};
     witan_status_t      status;
 
-    status = wtn_balance(shape, load, place->slot_expert, place->slot_owner);
+    status = place_slots(place, load, layer);
     if (status != WITAN_OK) {
         return wtn_error_prefix(status, "%s: line %" PRId64, place->table.name,
                                 place->table.lines[layer]);
     }
-    if (place->words->current != NULL) {
-        const float *row = place->current.values + layer * place->current.column_count;
-
-        for (int32_t s = 0; s < place->current.column_count; s++) {
-            place->before_expert[s] = (int32_t)row[s];
-        }
-        WTN_TRY(wtn_balance_settle(shape, &place->before, place->slot_owner, place->slot_expert));
-        WTN_TRY(wtn_balance_moves(shape, &place->before, &after, &place->move_count));
-    }
+    WTN_TRY(wtn_balance_moves(shape, &place->before, &after, &place->move_count));
     wtn_balance_loads(shape, load, &place->before, place->replica_count, place->load_before);
     wtn_balance_loads(shape, load, &after, place->replica_count, place->load_after);
     show_layer(place, layer);
@@ -251,8 +267,28 @@ static witan_status_t write_json(const place_t *place)
     return status;
 }
 
+static witan_status_t read_within(place_words_t *words)
+{
+    char *end;
+
+    words->imbalance_max = 0;
+    if (words->within == NULL) {
+        return WITAN_OK;
+    }
+    if (words->current == NULL) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "--within: expected --current too");
+    }
+    words->imbalance_max = strtod(words->within, &end);
+    if (*end != '\0' || words->within[strspn(words->within, "0123456789.")] != '\0' ||
+        !(words->imbalance_max >= 1) || isinf(words->imbalance_max)) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "--within: expected a number of at least 1, found '%s'",
+                         words->within);
+    }
+    return WITAN_OK;
+}
+
 /* Wrong usage that the table of options does not tell. */
-static witan_status_t check_words(const place_words_t *words)
+static witan_status_t check_words(place_words_t *words)
 {
     const wtn_named_path_t json = {"--json", words->json}, load = {"--load", words->load};
     const wtn_named_path_t current = {"--current", words->current};
@@ -266,6 +302,7 @@ static witan_status_t check_words(const place_words_t *words)
     if (words->current != NULL && strcmp(words->current, "-") == 0) {
         return WTN_ERROR(WITAN_E_ARGUMENT, "--current: expected a file, found '-'");
     }
+    WTN_TRY(read_within(words));
     WTN_TRY(wtn_paths_check(&json, 1, &load, NULL));
     WTN_TRY(wtn_paths_check(&json, 1, &current, NULL));
 
@@ -326,6 +363,8 @@ int wtn_plan_place(int argc, char **argv)
                                   "ranks over all nodes"),
          WTN_OPT_TEXT("current", "FILE", NULL, &words.current,
                       "what the slots hold now: place so that few weights move"),
+         WTN_OPT_TEXT("within", "X", NULL, &words.within,
+                      "with --current: change only what an imbalance of X demands"),
          WTN_OPT_FLAG("report", &words.report, "show the imbalance before and after on stderr"),
          WTN_OPT_TEXT("json", "FILE", NULL, &words.json, "also write loads and slots as JSON"),
     };

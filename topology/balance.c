@@ -291,11 +291,11 @@ fail:
     return status;
 }
 
-static witan_status_t check_loads(const float *load, int32_t count)
+witan_status_t wtn_balance_check_load(const wtn_balance_shape_t *shape, const float *load)
 {
     double sum = 0;
 
-    for (int32_t e = 0; e < count; e++) {
+    for (int32_t e = 0; e < shape->expert_count; e++) {
         if (!(load[e] >= 0) || isinf(load[e])) {
             return WTN_ERROR(WITAN_E_ARGUMENT,
                              "load of expert %" PRId32
@@ -342,7 +342,7 @@ witan_status_t wtn_balance(const wtn_balance_shape_t *shape, const float *load,
     witan_status_t status;
 
     WTN_TRY(wtn_balance_check(shape));
-    WTN_TRY(check_loads(load, shape->expert_count));
+    WTN_TRY(wtn_balance_check_load(shape, load));
     if (shape->group_count % shape->node_count != 0) {
         b.shape.group_count = 1;
         b.shape.node_count  = 1;

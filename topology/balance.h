@@ -46,9 +46,12 @@ typedef struct wtn_balance_shape {
 /* WITAN_E_ARGUMENT naming the count that is out of its range. */
 witan_status_t wtn_balance_check(const wtn_balance_shape_t *shape);
 
+/* WITAN_E_ARGUMENT naming the first load that is negative or not finite, or if they sum to more
+ * than half of FLT_MAX. */
+witan_status_t wtn_balance_check_load(const wtn_balance_shape_t *shape, const float *load);
+
 /* Fill slot_expert[R], the expert of every slot, and slot_owner[R], its rank, ascending. load[E]:
- * any unit. WITAN_E_ARGUMENT for a bad shape and for the first load that is negative or not finite,
- * or if they sum to more than half of FLT_MAX; WITAN_E_MEMORY. O((R + G) log R) time. */
+ * any unit. WITAN_E_ARGUMENT for a bad shape or bad loads; WITAN_E_MEMORY. O(R log R) time. */
 witan_status_t wtn_balance(const wtn_balance_shape_t *shape, const float *load,
                            int32_t *slot_expert, int32_t *slot_owner);
 
@@ -87,5 +90,25 @@ witan_status_t wtn_balance_moves(const wtn_balance_shape_t *shape, const wtn_bal
 witan_status_t wtn_balance_settle(const wtn_balance_shape_t *shape,
                                   const wtn_balance_slots_t *current, const int32_t *slot_owner,
                                   int32_t *slot_expert);
+
+/* Change the placement slot_expert[R], slot_owner[R] (any order of slots; every expert has one)
+ * only as far as `load` demands: while the imbalance is above imbalance_max, the busiest rank
+ * exchanges an expert for a lighter one of another rank, or another rank gets a replica of one of
+ * its experts in place of an expert that has replicas; always the change that lowers the sum of
+ * squares of the loads most per weight that moves. With the hierarchical policy only within a node.
+ * All other slots keep what they hold. *imbalance: what was reached; it may be above imbalance_max
+ * when nothing helps, or after half a billion changes looked at, about a second. Each step looks at
+ * R changes for each slot of the busiest rank. The same bits on every rank that computes it.
+ * WITAN_E_ARGUMENT for bad loads and WITAN_E_MEMORY leave the placement as it was. */
+witan_status_t wtn_balance_adjust(const wtn_balance_shape_t *shape, const float *load,
+                                  const int32_t *slot_owner, double imbalance_max,
+                                  int32_t *slot_expert, double *imbalance);
+
+/* A placement for new loads to follow `current`: that one adjusted if it has as many slots and
+ * imbalance_max is reached so; else wtn_balance and wtn_balance_settle, unless the adjusted one is
+ * as good. imbalance_max 0: always the best of both. Fills slot_expert[R], slot_owner[R]. */
+witan_status_t wtn_balance_renew(const wtn_balance_shape_t *shape, const float *load,
+                                 double imbalance_max, const wtn_balance_slots_t *current,
+                                 int32_t *slot_expert, int32_t *slot_owner);
 
 #endif

@@ -7,50 +7,15 @@
 #include "core/error.h"
 #include "core/util.h"
 #include "topology/balance.h"
+#include "topology/slots_by_rank.h"
 
 static int32_t expert_of(const wtn_balance_slots_t *slots, int32_t s)
 {
     return slots->expert != NULL ? slots->expert[s] : s;
 }
 
-/* ---- the slots of each rank ---- */
-
-/* slot[begin[r] .. begin[r + 1]) are the slots of rank r, ascending. */
-typedef struct by_rank {
-    int32_t *begin; /* [D + 1] */
-    int32_t *slot;  /* [slot_count] */
-} by_rank_t;
-
-static void by_rank_free(by_rank_t *ranks)
-{
-    free(ranks->begin);
-    free(ranks->slot);
-    *ranks = (by_rank_t){0};
-}
-
-static witan_status_t by_rank_make(by_rank_t *ranks, const wtn_balance_slots_t *slots,
-                                   int32_t rank_count)
-{
-    ranks->begin = calloc((size_t)rank_count + 2, sizeof(*ranks->begin));
-    ranks->slot  = calloc((size_t)slots->slot_count + 1, sizeof(*ranks->slot));
-    if (ranks->begin == NULL || ranks->slot == NULL) {
-        by_rank_free(ranks);
-        return WTN_ERROR(WITAN_E_MEMORY, "placement: %" PRId32 " slots", slots->slot_count);
-    }
-    for (int32_t s = 0; s < slots->slot_count; s++) {
-        ranks->begin[slots->owner[s] + 2]++;
-    }
-    for (int32_t r = 0; r < rank_count; r++) {
-        ranks->begin[r + 2] += ranks->begin[r + 1];
-    }
-    for (int32_t s = 0; s < slots->slot_count; s++) {
-        ranks->slot[ranks->begin[slots->owner[s] + 1]++] = s;
-    }
-    return WITAN_OK;
-}
-
-static int64_t count_moves(const wtn_balance_slots_t *from, const by_rank_t *from_ranks,
-                           const wtn_balance_slots_t *to, const by_rank_t *to_ranks,
+static int64_t count_moves(const wtn_balance_slots_t *from, const wtn_slots_by_rank_t *from_ranks,
+                           const wtn_balance_slots_t *to, const wtn_slots_by_rank_t *to_ranks,
                            int32_t rank_count, int32_t *seen) /* [E] zeros */
 {
     int64_t moves = 0;
@@ -72,21 +37,21 @@ static int64_t count_moves(const wtn_balance_slots_t *from, const by_rank_t *fro
 witan_status_t wtn_balance_moves(const wtn_balance_shape_t *shape, const wtn_balance_slots_t *from,
                                  const wtn_balance_slots_t *to, int64_t *move_count)
 {
-    by_rank_t      from_ranks = {0}, to_ranks = {0};
-    int32_t       *seen = calloc((size_t)shape->expert_count, sizeof(*seen));
-    witan_status_t status;
+    wtn_slots_by_rank_t from_ranks = {0}, to_ranks = {0};
+    int32_t            *seen = calloc((size_t)shape->expert_count, sizeof(*seen));
+    witan_status_t      status;
 
     status = seen != NULL
                  ? WITAN_OK
                  : WTN_ERROR(WITAN_E_MEMORY, "placement: %" PRId32 " experts", shape->expert_count);
     WTN_TRY(status);
-    WTN_TRY(by_rank_make(&from_ranks, from, shape->rank_count));
-    WTN_TRY(by_rank_make(&to_ranks, to, shape->rank_count));
+    WTN_TRY(wtn_slots_by_rank_make(&from_ranks, from->owner, from->slot_count, shape->rank_count));
+    WTN_TRY(wtn_slots_by_rank_make(&to_ranks, to->owner, to->slot_count, shape->rank_count));
     *move_count = count_moves(from, &from_ranks, to, &to_ranks, shape->rank_count, seen);
 
 fail:
-    by_rank_free(&from_ranks);
-    by_rank_free(&to_ranks);
+    wtn_slots_by_rank_free(&from_ranks);
+    wtn_slots_by_rank_free(&to_ranks);
     free(seen);
     return status;
 }
@@ -106,7 +71,7 @@ typedef struct rest {
 typedef struct settle {
     const wtn_balance_shape_t *shape;
     wtn_balance_slots_t        current, target;
-    by_rank_t                  current_ranks, target_ranks;
+    wtn_slots_by_rank_t        current_ranks, target_ranks;
     int32_t                    node_count;        /* 1: the global policy */
     int32_t                   *node;              /* [D] of a rank */
     int32_t                   *node_slots;        /* [N] */
@@ -124,8 +89,8 @@ typedef struct settle {
 
 static void settle_free(settle_t *s)
 {
-    by_rank_free(&s->current_ranks);
-    by_rank_free(&s->target_ranks);
+    wtn_slots_by_rank_free(&s->current_ranks);
+    wtn_slots_by_rank_free(&s->target_ranks);
     free(s->node);
     free(s->node_slots);
     free(s->holder_begin);
@@ -431,8 +396,10 @@ witan_status_t wtn_balance_settle(const wtn_balance_shape_t *shape,
     int64_t             moves_as_came, moves;
     witan_status_t      status;
 
-    WTN_TRY(by_rank_make(&s.current_ranks, &s.current, shape->rank_count));
-    WTN_TRY(by_rank_make(&s.target_ranks, &s.target, shape->rank_count));
+    WTN_TRY(wtn_slots_by_rank_make(&s.current_ranks, current->owner, current->slot_count,
+                                   shape->rank_count));
+    WTN_TRY(
+        wtn_slots_by_rank_make(&s.target_ranks, slot_owner, shape->slot_count, shape->rank_count));
     WTN_TRY(settle_make(&s));
     list_holders(&s);
     WTN_TRY(match(&s, true, s.node_count, s.node_to));

@@ -55,6 +55,20 @@ place="plan place --slots 16 --groups 4 --nodes 2 --gpus 8 --load"
     sed 's/ $//' "$work/current" | cmp - "$work/stdout" || wrong "--current: $(cat "$work/stdout")"
     [ "$(grep -c ' 0$' "$work/stderr")" -eq 2 ] || wrong "--current: $(cat "$work/stderr")"
 
+    # ---- changed only where the load demands it: the hot expert takes the slot of a replica ----
+    echo "8 1 1" >"$work/hot"
+    echo "0 1 2 2" >"$work/now"
+    hot="plan place --load $work/hot --slots 4 --gpus 2 --current $work/now"
+    works 0 $hot --within 1.5
+    [ "$(cat "$work/stdout")" = "0 1 0 2" ] || wrong "--within 1.5: $(cat "$work/stdout")"
+    works 0 $hot --within 2
+    [ "$(cat "$work/stdout")" = "0 1 2 2" ] || wrong "--within 2: $(cat "$work/stdout")"
+    fails 0 2 "--within: expected --current too" $place "$load" --within 1.1
+    for number in 0.9 nan inf 0x2 -2 1.1x ' 1'; do
+        fails 0 2 "--within: expected a number of at least 1, found '$number'" $hot \
+            --within "$number"
+    done
+
     # ---- wrong usage ----
     fails 0 2 "expected a subcommand, found ''" plan
     fails 0 2 "expected a subcommand, found 'pace'" plan pace
