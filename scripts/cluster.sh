@@ -146,7 +146,7 @@ rate_bytes() {
 }
 
 up() {
-    local node host hosts
+    local node host hosts text
     cores=all
     allowed=$(sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' /proc/self/status)
     if [[ ${1:-} == --cores ]]; then
@@ -169,9 +169,13 @@ up() {
         return
     fi
     clear
+    [[ -z $(parts) ]] || die "what is left of cluster '$name' can not be removed"
 
     host=${prefix}switch
-    ip netns add "$host"
+    text=$(ip netns add "$host" 2>&1) || {
+        clear
+        refuse "no network namespaces here: ${text//$'\n'/; }"
+    }
     ip -n "$host" link add switch mtu $mtu type bridge forward_delay 0 mcast_snooping 0
     ip -n "$host" link set switch up
     hosts="127.0.0.1 localhost"$'\n'
@@ -298,7 +302,7 @@ quietly() {
     local errors filter child status=0
     exec {errors}> >(grep --line-buffered -v 'plm:rsh: Warning: setpgid(' >&2)
     filter=$!
-    ("$@") 2>&"$errors" <&0 &
+    ("$@") 2>&"$errors" {errors}>&- <&0 &
     child=$!
     exec {errors}>&-
     trap 'kill "$child"' HUP INT TERM
@@ -376,7 +380,7 @@ case $verb in
     up | down)
         # One change at a time; the script itself is the lock, so nothing is left of it.
         exec {lock}<"${BASH_SOURCE[0]}"
-        flock "$lock"
+        flock --timeout 60 "$lock" || die "another cluster.sh has been at work for a minute"
         ;;&
     up) up "$@" ;;
     down)

@@ -11,7 +11,7 @@ cmake --build "$folder" --parallel "$jobs"
 find "$folder" -name '*.gcda' -delete
 # Other orders of threads and more ranks run the same lines; the program's own are not counted.
 ctest --test-dir "$folder" --parallel "$jobs" --output-on-failure --no-tests=error \
-    -E '\.(random1|reverse|reverseearly)$|^emulator\..*\.np[34]$|launcher_(device|peers)$'
+    -E '^cluster\.|\.(random1|reverse|reverseearly)$|^emulator\..*\.np[34]$|launcher_(device|peers)$'
 
 say "line coverage of the library"
 cd "$root"
