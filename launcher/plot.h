@@ -34,7 +34,8 @@ typedef struct wtn_plot_options {
     wtn_option_texts_t inputs, labels;
     const char        *output, *title;
     int32_t            metric, scaling, bars;
-    bool               all; /* every variant, not only the best */
+    bool               all;  /* every variant, not only the best */
+    const char        *only; /* variants with this in their text; NULL: all */
     wtn_option_list_t  tokens;
     int64_t            layer; /* -1: not given */
 } wtn_plot_options_t;

@@ -282,7 +282,7 @@ witan_status_t wtn_plot_load(const wtn_plot_t *plot, wtn_script_t *script)
     if (status == WITAN_OK) {
         put_picture(&picture);
     }
-    for (int32_t i = 0; i < plot->input_count; i++) {
+    for (int32_t i = 0; i < PLACES_MAX; i++) {
         free(picture.places[i].layers);
         drop(picture.places[i].loads);
     }

@@ -92,10 +92,10 @@ static wtn_node_t child(const wtn_node_t *node, const char *name)
 
 witan_status_t wtn_node_member(const wtn_node_t *node, const char *name, wtn_node_t *member)
 {
+    *member = child(node, name); /* nothing, of what is no object */
     if (!json_is_object(node->json)) {
         return wtn_node_refuse(node, "an object");
     }
-    *member = child(node, name);
     return member->json != NULL ? WITAN_OK : wtn_node_refuse(member, "a value");
 }
 

@@ -261,6 +261,14 @@ static bool is_scaling(const wtn_points_t *points, const wtn_point_t *point)
     return scaling == WTN_PLOT_BOTH || point->strong == (scaling == WTN_PLOT_STRONG);
 }
 
+/* What was measured without a word of its mode is there to compare with. */
+static bool is_named(const wtn_points_t *points, const wtn_point_t *point)
+{
+    const char *only = points->plot->options->only;
+
+    return only == NULL || point->variant[0] == '\0' || strstr(point->variant, only) != NULL;
+}
+
 /* A file that names the best means only these. */
 static bool is_best(const wtn_points_t *points, const wtn_point_t *point)
 {
@@ -465,8 +473,8 @@ static witan_status_t find_series(wtn_points_t *points)
             series--;
         } else if (points->series_count == WTN_SERIES_MAX) {
             return WTN_ERROR(WITAN_E_ARGUMENT,
-                             "plot: expected at most %d lines, found more: choose with --scaling "
-                             "and --tokens, or leave --all away",
+                             "plot: expected at most %d lines, found more: choose with --scaling, "
+                             "--tokens and --only, or leave --all away",
                              WTN_SERIES_MAX);
         } else {
             *series      = (wtn_series_t){.begin      = i,
@@ -484,6 +492,11 @@ static witan_status_t find_series(wtn_points_t *points)
     return WITAN_OK;
 }
 
+static bool is_choosy(const wtn_plot_options_t *options)
+{
+    return options->tokens.count > 0 || options->scaling != WTN_PLOT_BOTH || options->only != NULL;
+}
+
 witan_status_t wtn_points_read(wtn_points_t *points, const wtn_plot_t *plot)
 {
     witan_status_t status;
@@ -493,7 +506,8 @@ witan_status_t wtn_points_read(wtn_points_t *points, const wtn_plot_t *plot)
         WTN_TRY(read_input(points, i));
     }
     keep(points, is_scaling);
-    if (!plot->options->all) {
+    keep(points, is_named);
+    if (!plot->options->all && plot->options->only == NULL) {
         keep(points, is_best);
         for (size_t i = 0; i < points->count; i++) {
             if (points->points[i].best) {
@@ -511,9 +525,8 @@ witan_status_t wtn_points_read(wtn_points_t *points, const wtn_plot_t *plot)
     keep(points, is_of_case);
     if (points->count == 0) {
         return WTN_ERROR(WITAN_E_FORMAT, "%s: expected points%s, found none", plot->inputs[0].path,
-                         plot->options->tokens.count > 0 || plot->options->scaling != WTN_PLOT_BOTH
-                             ? " of the scaling and tokens asked for"
-                             : "");
+                         is_choosy(plot->options) ? " of the scaling, tokens and modes asked for"
+                                                  : "");
     }
     qsort(points->points, points->count, sizeof(*points->points), by_ranks);
     return find_series(points);

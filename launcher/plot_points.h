@@ -6,7 +6,7 @@
 
 #define WTN_PHASES_MAX  16
 #define WTN_CASES_MAX   6
-#define WTN_SERIES_MAX  16
+#define WTN_SERIES_MAX  24
 #define WTN_SERIES_TEXT 320
 
 typedef struct wtn_point {

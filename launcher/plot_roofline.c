@@ -123,7 +123,7 @@ fail:
 static witan_status_t read_input(const wtn_plot_input_t *input, roof_t *roof)
 {
     wtn_node_t     root  = wtn_node_root(input), list;
-    shape_t        shape = {0};
+    shape_t        shape = {1, 1, 1, 1, 2};
     size_t         count;
     witan_status_t status;
 

@@ -144,7 +144,9 @@ static void put_series(const picture_t *picture, size_t index)
         wtn_script_put(picture->script, "with points pointtype 2 pointsize 1");
     } else {
         wtn_script_put(picture->script, "with lines linewidth 2 dashtype %zu",
-                       1 + series->look / 8 % 2 * 3);
+                       series->look < 8    ? (size_t)1
+                       : series->look < 16 ? (size_t)4
+                                           : (size_t)3);
     }
     wtn_script_put(picture->script, " linecolor rgb '%s' title ", colour);
     wtn_script_text(picture->script, series->text);

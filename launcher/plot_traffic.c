@@ -17,17 +17,20 @@
 #define BAR_WIDTH    110
 
 typedef struct map {
-    int64_t rank_count, ranks_per_node; /* 0: not in the file */
-    int64_t share;                      /* ranks of a cell, a side */
-    size_t  side;
-    double *cells; /* [side, side] bytes, source major */
-    double  total;
+    const wtn_plot_input_t *input;
+    const char             *suffix;
+    int64_t                 rank_count, ranks_per_node; /* 0: not in the file */
+    int64_t                 share;                      /* ranks of a cell, a side */
+    size_t                  side;
+    double                 *cells; /* [side, side] bytes, source major */
+    double                  total;
 } map_t;
 
 typedef struct picture {
     const wtn_plot_t *plot;
     wtn_script_t     *script;
     map_t             maps[MAPS_MAX];
+    int32_t           map_count;
     wtn_range_t       amounts; /* of cells with traffic */
     bool              binary;
 } picture_t;
@@ -55,14 +58,14 @@ fail:
     return status;
 }
 
-static witan_status_t read_map(const wtn_plot_input_t *input, map_t *map)
+static witan_status_t read_map(const wtn_plot_input_t *input, const char *name, map_t *map)
 {
     wtn_node_t     root = wtn_node_root(input), rows, member;
     size_t         count;
     witan_status_t status;
 
     WTN_TRY(wtn_node_member_integer(&root, "ranks", 1, RANKS_MAX, &map->rank_count));
-    WTN_TRY(wtn_node_member(&root, "bytes", &rows));
+    WTN_TRY(wtn_node_member(&root, name, &rows));
     WTN_TRY(wtn_node_array(&rows, (size_t)map->rank_count, (size_t)map->rank_count, &count));
     if (wtn_node_find(&root, "ranks_per_node", &member)) {
         WTN_TRY(wtn_node_integer(&member, 1, map->rank_count, &map->ranks_per_node));
@@ -76,6 +79,36 @@ static witan_status_t read_map(const wtn_plot_input_t *input, map_t *map)
     for (size_t source = 0; source < count; source++) {
         WTN_TRY(read_row(&rows, source, map));
     }
+
+fail:
+    return status;
+}
+
+/* What goes out, and in a file that has it, what returns. */
+static witan_status_t read_input(picture_t *picture, const wtn_plot_input_t *input)
+{
+    static const struct {
+        const char *name, *suffix;
+    } parts[]           = {{"bytes", ": dispatch"}, {"combine_bytes", ": combine"}};
+    wtn_node_t     root = wtn_node_root(input), member;
+    bool           both = wtn_node_find(&root, parts[1].name, &member);
+    witan_status_t status;
+
+    for (int part = 0; part < 1 + both; part++) {
+        map_t *map = &picture->maps[picture->map_count];
+
+        if (picture->map_count == MAPS_MAX) {
+            return WTN_ERROR(WITAN_E_ARGUMENT,
+                             "--input: expected at most %d maps, found more, from "
+                             "'%s' on",
+                             MAPS_MAX, input->path);
+        }
+        picture->map_count++;
+        map->input  = input;
+        map->suffix = both ? parts[part].suffix : "";
+        WTN_TRY(read_map(input, parts[part].name, map));
+    }
+    return WITAN_OK;
 
 fail:
     return status;
@@ -220,11 +253,13 @@ static void put_panel(const picture_t *picture, int32_t index, const wtn_panel_t
 {
     const map_t  *map    = &picture->maps[index];
     wtn_script_t *script = picture->script;
-    bool          last   = index == picture->plot->input_count - 1;
-    char          total[WTN_NUMBER_BYTES], text[96];
+    bool          last   = index == picture->map_count - 1;
+    char          total[WTN_NUMBER_BYTES], text[96], label[200], title[224];
 
     put_data(picture, index);
-    wtn_script_panel(script, panel, wtn_plot_label(&picture->plot->inputs[index]));
+    wtn_script_cut(wtn_plot_label(map->input), 40, label, sizeof(label));
+    (void)snprintf(title, sizeof(title), "%s%s", label, map->suffix);
+    wtn_script_panel(script, panel, title);
     wtn_script_put(script,
                    "unset arrow\nunset grid\nset border 15 linecolor rgb '#444444'\n"
                    "set xrange [-0.5:%zu.5]\nset yrange [%zu.5:-0.5]\n",
@@ -269,7 +304,7 @@ static void put_picture(picture_t *picture)
     double            wide  = WTN_SCRIPT_LEFT + PANEL_SIZE + WTN_SCRIPT_RIGHT;
 
     picture->amounts = WTN_RANGE_EMPTY;
-    for (int32_t m = 0; m < plot->input_count; m++) {
+    for (int32_t m = 0; m < picture->map_count; m++) {
         for (size_t i = 0; i < picture->maps[m].side * picture->maps[m].side; i++) {
             if (picture->maps[m].cells[i] > 0) {
                 wtn_range_add(&picture->amounts, picture->maps[m].cells[i]);
@@ -280,11 +315,11 @@ static void put_picture(picture_t *picture)
         picture->amounts = (wtn_range_t){1, 1};
     }
     picture->binary = picture->amounts.high > picture->amounts.low * BINARY_RATIO;
-    wtn_script_begin(picture->script, wide * plot->input_count + BAR_WIDTH,
+    wtn_script_begin(picture->script, wide * picture->map_count + BAR_WIDTH,
                      WTN_SCRIPT_HEAD + PANEL_SIZE + WTN_SCRIPT_BELOW + 2 * WTN_SCRIPT_ROW + 12,
                      plot->options->title);
     panel.top += picture->script->top;
-    for (int32_t m = 0; m < plot->input_count; m++) {
+    for (int32_t m = 0; m < picture->map_count; m++) {
         put_panel(picture, m, &panel);
         panel.left += wide;
     }
@@ -296,18 +331,13 @@ witan_status_t wtn_plot_traffic(const wtn_plot_t *plot, wtn_script_t *script)
     picture_t      picture = {.plot = plot, .script = script};
     witan_status_t status  = WITAN_OK;
 
-    if (plot->input_count > MAPS_MAX) {
-        return WTN_ERROR(WITAN_E_ARGUMENT,
-                         "--input: expected at most %d files of traffic, found %d", MAPS_MAX,
-                         plot->input_count);
-    }
-    for (int32_t m = 0; m < plot->input_count && status == WITAN_OK; m++) {
-        status = read_map(&plot->inputs[m], &picture.maps[m]);
+    for (int32_t i = 0; i < plot->input_count && status == WITAN_OK; i++) {
+        status = read_input(&picture, &plot->inputs[i]);
     }
     if (status == WITAN_OK) {
         put_picture(&picture);
     }
-    for (int32_t m = 0; m < plot->input_count; m++) {
+    for (int32_t m = 0; m < MAPS_MAX; m++) {
         free(picture.maps[m].cells);
     }
     return status;

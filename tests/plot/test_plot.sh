@@ -32,6 +32,9 @@ holds tokens 'tokens per second'
 draws all scaling --input "$here/scale.json" --all
 holds all 'predicted for machine of the test, ep, flat, exact'
 
+draws only scaling --input "$here/scale.json" --only flat
+[ "$(grep -c '^\$s' "$work/only.gp")" -eq 4 ] || wrong "only.gp: $(cat "$work/only.gp")"
+
 # Measured files of one number of ranks each are one line.
 for ranks in 1 2; do
     printf '{"schema": "witan.bench.layer/1", "ranks": %s, "tensor_parallel": 1, "results":
@@ -40,6 +43,12 @@ for ranks in 1 2; do
 done
 draws layers scaling --input "$work/layer1.json" "$work/layer2.json"
 holds layers $'$s0 << EOD\n1 0.0001\n2 0.0002\nEOD'
+
+printf '{"schema": "witan.traffic/1", "ranks": 1, "bytes": [[3]], "combine_bytes": [[4]]}' \
+    >"$work/both.json"
+draws both traffic --input "$work/both.json"
+holds both "'both.json: dispatch'"
+holds both "'both.json: combine'"
 
 # ---- strings ----
 
@@ -118,7 +127,7 @@ fails 0 1 "missing.json: cannot be opened" plot load --input "$work/missing.json
 fails 0 1 "a folder" plot load --input "$work" "${out[@]}"
 fails 0 1 "no/such.gp: cannot be created" plot scaling "${study[@]}" --output "$work/no/such.gp"
 fails 0 1 "expected layer 7" plot load --input "$here/place.json" --layer 7 "${out[@]}"
-fails 0 1 "scaling and tokens asked for, found none" plot scaling "${study[@]}" --tokens 5 \
+fails 0 1 "scaling, tokens and modes asked for, found none" plot scaling "${study[@]}" --tokens 5 \
     "${out[@]}"
 
 # ---- wrong usage ----
