@@ -39,6 +39,7 @@ static const field_t fields[] = {
     {NULL, "ranks_per_node", COUNT, 1, OF(ranks_per_node)},
     {NULL, "nics_per_node", COUNT, 1, OF(nics_per_node)},
     {NULL, "threads", COUNT, 1, OF(threads)},
+    {NULL, "cores_per_node", COUNT, 0, OF(cores_per_node)},
     {NULL, "shared_cores", COUNT, 0, OF(shared_cores)},
     {NULL, "memory_bytes", POSITIVE, 0, OF(memory_bytes)},
     {NULL, "peak_flops", POSITIVE, 0, OF(peak_flops)},

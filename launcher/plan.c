@@ -13,6 +13,7 @@ static const struct {
 } subcommands[] = {
     {"place", "experts and their replicas on ranks, by load", wtn_plan_place},
     {"scale", "time, limits, traffic and memory by number of nodes", wtn_plan_scale},
+    {"calibrate", "measure this machine for plan scale", wtn_plan_calibrate},
 };
 
 static void print_usage(void)

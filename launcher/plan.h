@@ -10,6 +10,7 @@
 /* The subcommands get their own words, argv[0] is the name, and return the exit status. */
 int wtn_plan_place(int argc, char **argv);
 int wtn_plan_scale(int argc, char **argv);
+int wtn_plan_calibrate(int argc, char **argv);
 
 /* ---- tables of numbers, a line of text each row ---- */
 

@@ -1,7 +1,5 @@
 /* witan plan scale: time, limits, traffic and memory of a layer by number of nodes. No MPI. */
-#include <errno.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +14,6 @@
 #include "launcher/session.h"
 
 #define SEED             1
-#define NODES_MAX        4096
 #define SEARCH_TOKENS    ((int64_t)1 << 18)
 #define SIMULATED_TOKENS ((int64_t)1 << 21)
 #define CACHE_RANKS_MAX  512
@@ -34,126 +31,8 @@ typedef struct search {
     wtn_scale_sampler_t sampler;
     cached_load_t       cache[CACHE_COUNT];
     size_t              cache_used;
-    int64_t             nodes[WTN_OPTION_LIST_MAX];
-    int32_t             node_count;
-    int32_t             ep, tp; /* wanted; 0: any */
+    wtn_scale_wish_t    wish;
 } search_t;
-
-/* ---- the words ---- */
-
-static bool parse_real(const char *text, double least, double below, double *value)
-{
-    char *end;
-
-    errno  = 0;
-    *value = strtod(text, &end);
-    return strspn(text, "0123456789.e-") == strlen(text) && end != text && *end == '\0' &&
-           errno == 0 && *value >= least && *value < below;
-}
-
-static bool parse_count(const char *text, size_t bytes, int64_t most, int64_t *value)
-{
-    char  copy[16];
-    char *end;
-
-    if (bytes == 0 || bytes >= sizeof(copy)) {
-        return false;
-    }
-    memcpy(copy, text, bytes);
-    copy[bytes] = '\0';
-    *value      = strtoll(copy, &end, 10);
-    return strspn(copy, "0123456789") == bytes && *value >= 1 && *value <= most;
-}
-
-/* "4", "1,2,3" or "1..64": from the first, doubled up to the last, and the last. */
-static witan_status_t parse_nodes(search_t *search, const char *text)
-{
-    const char *dots = strstr(text, "..");
-    int64_t     from, to;
-
-    search->node_count = 0;
-    if (dots != NULL) {
-        if (parse_count(text, (size_t)(dots - text), NODES_MAX, &from) &&
-            parse_count(dots + 2, strlen(dots + 2), NODES_MAX, &to) && from <= to) {
-            for (; from < to; from *= 2) {
-                search->nodes[search->node_count++] = from;
-            }
-            search->nodes[search->node_count++] = to;
-            return WITAN_OK;
-        }
-    } else {
-        const char *at = text;
-
-        while (search->node_count < WTN_OPTION_LIST_MAX) {
-            size_t bytes = strcspn(at, ",");
-
-            if (!parse_count(at, bytes, NODES_MAX, &search->nodes[search->node_count])) {
-                break;
-            }
-            search->node_count++;
-            if (at[bytes] == '\0') {
-                return WITAN_OK;
-            }
-            at += bytes + 1;
-        }
-    }
-    return WTN_ERROR(WITAN_E_ARGUMENT,
-                     "--nodes: expected a list 1,2,4 or a range 1..%d of 1 to %d nodes, found '%s'",
-                     NODES_MAX, NODES_MAX, text);
-}
-
-/* "auto", "ep", "tp" or "epAxtpB". */
-static witan_status_t parse_mode(search_t *search, const char *text)
-{
-    const char *x  = strstr(text, "xtp");
-    int64_t     ep = 0, tp = 0;
-
-    if (strcmp(text, "auto") == 0) {
-        return WITAN_OK;
-    }
-    if (strcmp(text, "ep") == 0) {
-        search->tp = 1;
-        search->ep = -1;
-        return WITAN_OK;
-    }
-    if (strcmp(text, "tp") == 0) {
-        search->ep = 1;
-        search->tp = -1;
-        return WITAN_OK;
-    }
-    if (strncmp(text, "ep", 2) == 0 && x != NULL &&
-        parse_count(text + 2, (size_t)(x - text - 2), 1 << 20, &ep) &&
-        parse_count(x + 3, strlen(x + 3), 1 << 20, &tp)) {
-        search->ep = (int32_t)ep;
-        search->tp = (int32_t)tp;
-        return WITAN_OK;
-    }
-    return WTN_ERROR(WITAN_E_ARGUMENT, "--mode: expected auto, ep, tp or epNxtpM, found '%s'",
-                     text);
-}
-
-static witan_status_t parse_disturbance(wtn_scale_plan_t *plan)
-{
-    const wtn_scale_words_t *words = plan->words;
-    wtn_scale_disturbance_t *to    = &plan->disturbance;
-
-    *to = (wtn_scale_disturbance_t){.slow_rank = (int32_t)words->slow_rank};
-    if (!parse_real(words->slow_factor, 1, 1e6, &to->slow_factor)) {
-        return WTN_ERROR(WITAN_E_ARGUMENT,
-                         "--slow-factor: expected a number from 1 to 1e6, found '%s'",
-                         words->slow_factor);
-    }
-    if (!parse_real(words->congestion, 0, 1, &to->congestion)) {
-        return WTN_ERROR(WITAN_E_ARGUMENT,
-                         "--congestion: expected a number from 0 to below 1, found '%s'",
-                         words->congestion);
-    }
-    if (!words->simulate && (words->slow_rank >= 0 || to->congestion > 0)) {
-        return WTN_ERROR(WITAN_E_ARGUMENT,
-                         "--slow-rank and --congestion: expected beside --simulate only");
-    }
-    return WITAN_OK;
-}
 
 /* ---- the layer ---- */
 
@@ -227,6 +106,7 @@ static witan_status_t query_memory(wtn_scale_plan_t *plan, wtn_scale_point_t *po
     witan_layer_config_t layer = plan->config;
     witan_sizes_t        sizes = {.struct_bytes = sizeof(sizes)};
     int32_t              rank  = point->mode.rank_count - 1;
+    int64_t              weights;
     witan_status_t       status;
 
     witan_group_config_init(&group);
@@ -246,10 +126,10 @@ static witan_status_t query_memory(wtn_scale_plan_t *plan, wtn_scale_point_t *po
     if (status != WITAN_OK) {
         return status;
     }
-    point->memory_bytes = sizes.weight_bytes + sizes.plan_bytes;
+    weights             = sizes.weight_bytes * plan->words->layer_count;
+    point->memory_bytes = weights + sizes.plan_bytes;
     if ((double)point->memory_bytes > plan->machine.memory_bytes) {
-        point->memory_bytes =
-            sizes.weight_bytes + wtn_min_i64(sizes.plan_bytes_balanced, sizes.plan_bytes);
+        point->memory_bytes = weights + wtn_min_i64(sizes.plan_bytes_balanced, sizes.plan_bytes);
     }
     point->fits = (double)point->memory_bytes <= plan->machine.memory_bytes;
     return WITAN_OK;
@@ -364,19 +244,20 @@ static witan_status_t search_foldings(search_t *search, wtn_scale_point_t *point
 {
     wtn_scale_plan_t *plan   = search->plan;
     int32_t           ranks  = point->mode.rank_count;
-    int64_t           tp_max = search->tp == 0 ? plan->machine.ranks_per_node : ranks;
+    int64_t           tp_max = search->wish.tp == 0 ? plan->machine.ranks_per_node : ranks;
     witan_status_t    status = WITAN_OK;
 
     for (int32_t tp = 1; tp <= wtn_min_i64(ranks, tp_max); tp++) {
-        if (ranks % tp != 0 || tp > plan->config.inter_size || !wanted(search->tp, tp, ranks)) {
+        if (ranks % tp != 0 || tp > plan->config.inter_size ||
+            !wanted(search->wish.tp, tp, ranks)) {
             continue;
         }
         for (int32_t ep = 1; ep <= ranks / tp; ep++) {
             wtn_scale_load_t load;
             bool             own;
 
-            if (ranks / tp % ep != 0 || !wanted(search->ep, ep, ranks / tp) ||
-                (search->ep == 0 && ep > plan->config.expert_count)) {
+            if (ranks / tp % ep != 0 || !wanted(search->wish.ep, ep, ranks / tp) ||
+                (search->wish.ep == 0 && ep > plan->config.expert_count)) {
                 continue;
             }
             point->mode.ep = ep;
@@ -434,8 +315,9 @@ static witan_status_t search_nodes(search_t *search, int64_t node_count, bool st
     wtn_scale_point_t        point = {.strong = strong, .node_count = node_count};
     witan_status_t           status;
 
-    point.token_count = strong ? wtn_ceil_div(words->token_count * search->nodes[0], node_count)
-                               : words->token_count;
+    point.token_count = strong
+                            ? wtn_ceil_div(words->token_count * search->wish.nodes[0], node_count)
+                            : words->token_count;
     point.mode        = (wtn_scale_mode_t){
                .rank_count = (int32_t)(node_count * plan->machine.ranks_per_node),
                .reduced    = words->combine == 1,
@@ -488,8 +370,8 @@ static witan_status_t plan_all(search_t *search, const wtn_command_t *command)
         if (words->scaling == (strong ? 1 : 0)) {
             continue; /* only the other kind is wanted */
         }
-        for (int32_t i = 0; i < search->node_count; i++) {
-            WTN_TRY(search_nodes(search, search->nodes[i], strong != 0));
+        for (int32_t i = 0; i < search->wish.node_count; i++) {
+            WTN_TRY(search_nodes(search, search->wish.nodes[i], strong != 0));
         }
     }
     wtn_scale_print(plan);
@@ -500,22 +382,6 @@ static witan_status_t plan_all(search_t *search, const wtn_command_t *command)
     if (words->csv != NULL) {
         WTN_TRY(wtn_scale_write_csv(plan, words->csv));
     }
-
-fail:
-    return status;
-}
-
-static witan_status_t check_words(search_t *search, const wtn_scale_words_t *words)
-{
-    witan_status_t status;
-
-    if (!words->published && words->machine == NULL) {
-        return WTN_ERROR(WITAN_E_ARGUMENT, "--machine: expected FILE or a name, found nothing");
-    }
-    WTN_TRY(parse_nodes(search, words->nodes));
-    WTN_TRY(parse_mode(search, words->mode));
-    WTN_TRY(wtn_skew_check("--skew", words->skew));
-    WTN_TRY(parse_disturbance(search->plan));
 
 fail:
     return status;
@@ -562,6 +428,8 @@ int wtn_plan_scale(int argc, char **argv)
              WTN_OPT_TEXT("nodes", "LIST", "1..4096", &words.nodes, "1,2,4 or a range, which doubles"),
              WTN_OPT_INTEGER("ranks-per-node", "N", NULL, 1, 4096, &words.ranks_per_node,
                              "in the place of the machine's"),
+             WTN_OPT_INTEGER("layers", "N", "1", 1, 1 << 16, &words.layer_count,
+                             "layers whose weights a rank holds, for its memory"),
              WTN_OPT_INTEGER("tokens", "N", "4096", 0, 1 << 24, &words.token_count,
                              "tokens of each rank; strong scaling: at the first number of nodes"),
              WTN_OPT_CHOICE("scaling", "strong|weak|both", "both", &words.scaling, "which to show"),
@@ -602,7 +470,7 @@ int wtn_plan_scale(int argc, char **argv)
     if (wtn_launcher_rank() != 0) { /* under mpirun, one rank does it */
         return 0;
     }
-    if (check_words(&search, &words) != WITAN_OK) {
+    if (wtn_scale_check_words(&words, &search.wish, &plan.disturbance) != WITAN_OK) {
         return wtn_session_refuse("%s", witan_last_error());
     }
     if (run(&search, &command) != WITAN_OK) {

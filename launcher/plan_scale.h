@@ -15,10 +15,23 @@ typedef struct wtn_scale_words {
     const char *model, *machine, *nodes, *mode, *skew, *json, *csv;
     const char *slow_factor, *congestion;
     int64_t     layer, expert_count, topk, hidden_size, inter_size, shared_inter_size;
-    int64_t     token_count, ranks_per_node, chunk_count, slow_rank;
+    int64_t     token_count, ranks_per_node, chunk_count, slow_rank, layer_count;
     int32_t     dtype, scaling, hierarchy, combine;
     bool        all, simulate, published;
 } wtn_scale_words_t;
+
+#define WTN_SCALE_NODES_MAX 4096
+
+/* Which points are wanted. */
+typedef struct wtn_scale_wish {
+    int64_t nodes[WTN_OPTION_LIST_MAX];
+    int32_t node_count;
+    int32_t ep, tp; /* 0: any; -1: as many as there are ranks */
+} wtn_scale_wish_t;
+
+/* WITAN_E_ARGUMENT naming the option. */
+witan_status_t wtn_scale_check_words(const wtn_scale_words_t *words, wtn_scale_wish_t *wish,
+                                     wtn_scale_disturbance_t *disturbance);
 
 /* A way to compute the step on so many nodes, and what it costs. */
 typedef struct wtn_scale_point {

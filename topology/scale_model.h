@@ -44,13 +44,13 @@ typedef struct wtn_scale_machine {
     bool                two_level; /* the layer can do it there */
     int64_t             ranks_per_node, nics_per_node;
     int64_t             threads;        /* of a rank */
-    int64_t             shared_cores;   /* all "nodes" are one host with so many cores; 0: they are
-                                           not, and every thread has a core of its own */
-    double            memory_bytes;     /* of a rank */
-    double            peak_flops;       /* of a rank, dense products of the layer's dtype */
-    double            memory_rate;      /* of a rank alone */
-    double            memory_rate_node; /* of all ranks of a node together; 0: as many times one */
-    wtn_scale_curve_t experts;          /* share of the roofline by rows per expert */
+    int64_t             cores_per_node; /* 0: every thread has a core of its own */
+    int64_t shared_cores;      /* all "nodes" are one host with so many cores; 0: they are not */
+    double  memory_bytes;      /* of a rank */
+    double  peak_flops;        /* of a rank, dense products of the layer's dtype */
+    double  memory_rate;       /* of a rank alone */
+    double  memory_rate_node;  /* of all ranks of a node together; 0: as many times one */
+    wtn_scale_curve_t experts; /* share of the roofline by rows per expert */
     double            route_token_s, route_expert_s; /* of a token, of a (token, expert) */
     double            route_flops;                   /* of the gate's product */
     double            plan_row_s;                    /* of a (token, k) */

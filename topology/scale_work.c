@@ -25,14 +25,22 @@ double wtn_scale_curve_at(const wtn_scale_curve_t *curve, double at)
     return curve->value[i - 1] + part * (curve->value[i] - curve->value[i - 1]);
 }
 
-/* Threads a core of a shared host has to serve. */
+/* Ranks that take cores and memory from each other: of a node, or of the host all nodes are on. */
+static double neighbours(const wtn_scale_machine_t *machine, const wtn_scale_mode_t *mode)
+{
+    return machine->shared_cores > 0
+               ? mode->rank_count
+               : (double)wtn_min_i64(mode->rank_count, machine->ranks_per_node);
+}
+
+/* Threads a core has to serve. */
 static double crowd(const wtn_scale_machine_t *machine, const wtn_scale_mode_t *mode)
 {
-    double wanted = (double)mode->rank_count * (double)machine->threads;
+    double wanted = neighbours(machine, mode) * (double)machine->threads;
+    double cores =
+        (double)(machine->shared_cores > 0 ? machine->shared_cores : machine->cores_per_node);
 
-    return machine->shared_cores > 0 && wanted > (double)machine->shared_cores
-               ? wanted / (double)machine->shared_cores
-               : 1;
+    return cores > 0 && wanted > cores ? wanted / cores : 1;
 }
 
 double wtn_scale_slowed(const wtn_scale_machine_t *machine, const wtn_scale_mode_t *mode,
@@ -57,9 +65,7 @@ double wtn_scale_shared_time(const wtn_scale_machine_t *machine, const wtn_scale
 /* The rate at which one rank reads memory while its neighbours do too. */
 static double memory_rate(const wtn_scale_machine_t *machine, const wtn_scale_mode_t *mode)
 {
-    double active = machine->shared_cores > 0
-                        ? (double)mode->rank_count / crowd(machine, mode)
-                        : (double)wtn_min_i64(mode->rank_count, machine->ranks_per_node);
+    double active = neighbours(machine, mode) / crowd(machine, mode);
     double share  = machine->memory_rate_node / active;
 
     return machine->memory_rate_node > 0 && share < machine->memory_rate ? share

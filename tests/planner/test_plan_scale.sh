@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# shellcheck disable=SC2154 # lib.sh sets program, work and fixtures
 # witan plan scale: words, outputs, faults.
 # shellcheck source=tests/launcher/lib.sh
 . "$(dirname "$0")/../launcher/lib.sh"
