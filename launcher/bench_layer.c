@@ -14,6 +14,7 @@
 #include "launcher/job.h"
 #include "launcher/load.h"
 #include "launcher/placement.h"
+#include "launcher/skew.h"
 #include "launcher/staging.h"
 
 #define INPUT_SEED 11
@@ -23,6 +24,8 @@ typedef struct layer_options {
     wtn_bench_options_t   bench;
     wtn_plan_options_t    plan;
     wtn_option_list_t     tokens;
+    const char           *skew; /* NULL: the gate routes */
+    int64_t               seed;
 } layer_options_t;
 
 typedef struct bench {
@@ -34,6 +37,7 @@ typedef struct bench {
     witan_group_info_t     group;
     const wtn_backend_t   *backend;
     const wtn_tier_t      *tier;
+    wtn_skew_t            *skew; /* NULL: the gate routes */
     json_t                *results;
     int64_t                wrong_count;
 } bench_t;
@@ -42,13 +46,15 @@ typedef struct bench {
 typedef struct tally {
     double  peak;                        /* median over the blocks */
     double  phase_ns[WITAN_PHASE_COUNT]; /* median over the iterations */
-    int64_t row_count, wrong_count, checked_count;
+    int64_t token_count, row_count, wrong_count, checked_count;
 } tally_t;
 
-/* One size: T tokens on every rank. */
+/* One size: T tokens on every rank, but where the skew leaves a rank without. */
 typedef struct workload {
-    int64_t       token_count;
+    int64_t       token_count, token_mine;
     witan_plan_t *plan;
+    int32_t      *ids; /* of --skew: [T, K], memory of the backend */
+    float        *weights;
     wtn_staging_t staging;
     void         *hidden, *output; /* in ordinary memory */
     double       *seconds;         /* [iterations], the slowest rank's */
@@ -59,6 +65,37 @@ typedef struct workload {
 } workload_t;
 
 /* ---- one size ---- */
+
+/* Ids of --skew, and equal weights. The ranks of a tensor group have the same. Local. */
+static witan_status_t make_routing(const bench_t *bench, workload_t *load)
+{
+    const witan_group_info_t *group  = &bench->group;
+    int64_t                   source = (int64_t)group->data_index * group->expert_parallel;
+    int64_t                   topk = bench->info.config.topk, count = load->token_mine * topk;
+    size_t                    bytes   = (size_t)count * sizeof(int32_t); /* and of floats */
+    int32_t                  *ids     = calloc((size_t)count + 1, sizeof(*ids));
+    float                    *weights = calloc((size_t)count + 1, sizeof(*weights));
+    witan_status_t            status;
+
+    if (ids == NULL || weights == NULL) {
+        status = WTN_ERROR(WITAN_E_MEMORY, "routing of %" PRId64 " tokens", load->token_mine);
+        goto fail;
+    }
+    source += group->expert_index;
+    wtn_skew_fill(bench->skew, source * load->token_count, load->token_mine, ids);
+    for (int64_t i = 0; i < count; i++) {
+        weights[i] = 1.0f / (float)topk;
+    }
+    WTN_TRY(witan_memory_alloc(bench->layer, (void **)&load->ids, bytes + 1));
+    WTN_TRY(witan_memory_alloc(bench->layer, (void **)&load->weights, bytes + 1));
+    WTN_TRY(witan_memory_copy(bench->layer, load->ids, ids, bytes));
+    WTN_TRY(witan_memory_copy(bench->layer, load->weights, weights, bytes));
+
+fail:
+    free(ids);
+    free(weights);
+    return status;
+}
 
 static witan_status_t make_workload(bench_t *bench, workload_t *load)
 {
@@ -92,9 +129,12 @@ static witan_status_t make_workload(bench_t *bench, workload_t *load)
     plan.token_count_max = load->token_count;
     WTN_TRY(witan_plan_create(&load->plan, bench->layer, &plan));
     status = wtn_staging_make(&load->staging, bench->layer, load->token_count);
+    if (status == WITAN_OK && bench->skew != NULL) {
+        status = make_routing(bench, load);
+    }
     WTN_TRY(wtn_session_agree(bench->session, status));
     /* Once with copies, so that the device has the tokens. */
-    WTN_TRY(wtn_staging_forward(&load->staging, load->plan, load->token_count, load->hidden,
+    WTN_TRY(wtn_staging_forward(&load->staging, load->plan, load->token_mine, load->hidden,
                                 load->output));
 
 fail:
@@ -104,6 +144,8 @@ fail:
 static void free_workload(const bench_t *bench, workload_t *load)
 {
     witan_plan_destroy(load->plan);
+    witan_memory_free(bench->layer, load->ids);
+    witan_memory_free(bench->layer, load->weights);
     wtn_staging_free(&load->staging);
     if (bench->session->comm->broken) {
         return; /* a late peer may still write there */
@@ -116,6 +158,23 @@ static void free_workload(const bench_t *bench, workload_t *load)
     free(load->all);
 }
 
+/* The step with the routing of --skew in place of the gate's. Rounds one after the other: they do
+ * not overlap as those of witan_forward. */
+static witan_status_t step_imported(const workload_t *load, const witan_forward_args_t *args)
+{
+    witan_status_t status;
+
+    WTN_TRY(witan_plan_import(load->plan, args->token_count, load->ids, load->weights));
+    while (witan_plan_rounds_left(load->plan) > 0) {
+        WTN_TRY(witan_dispatch(load->plan, args->hidden));
+        WTN_TRY(witan_experts(load->plan));
+        WTN_TRY(witan_combine(load->plan, args->output));
+    }
+
+fail:
+    return status;
+}
+
 /* One iteration between two barriers; the time is the slowest rank's. On a device the tokens are
  * there already, and stay. */
 static witan_status_t iterate(bench_t *bench, workload_t *load, double *seconds)
@@ -123,14 +182,14 @@ static witan_status_t iterate(bench_t *bench, workload_t *load, double *seconds)
     const wtn_staging_t *staging = &load->staging;
     bool                 device  = staging->hidden != NULL;
     witan_forward_args_t args    = {.struct_bytes = sizeof(args),
-                                    .token_count  = load->token_count,
+                                    .token_count  = load->token_mine,
                                     .hidden       = device ? staging->hidden : load->hidden,
                                     .output       = device ? staging->output : load->output};
     uint64_t             start   = wtn_now_ns();
     double               mine;
     witan_status_t       status;
 
-    WTN_TRY(witan_forward(load->plan, &args));
+    WTN_TRY(bench->skew != NULL ? step_imported(load, &args) : witan_forward(load->plan, &args));
     WTN_TRY(witan_plan_wait(load->plan));
     mine = (double)(wtn_now_ns() - start) * 1e-9;
     WTN_TRY(wtn_allgather(bench->session->comm, &mine, sizeof(mine), load->slot, "bench"));
@@ -155,7 +214,8 @@ static witan_status_t keep_phases(workload_t *load, size_t iteration, size_t cou
     for (size_t phase = 0; phase < WITAN_PHASE_COUNT; phase++) {
         load->phases[phase * count + iteration] = (double)stats.phase_ns[phase];
     }
-    load->mine.row_count = stats.recv_row_count;
+    load->mine.row_count   = stats.recv_row_count;
+    load->mine.token_count = stats.token_count;
     return WITAN_OK;
 }
 
@@ -206,7 +266,7 @@ static witan_status_t check_tokens(bench_t *bench, workload_t *load)
     size_t                      width  = (size_t)config->hidden_size;
     size_t                      topk   = (size_t)config->topk;
     size_t                      bytes  = witan_dtype_bytes(config->dtype);
-    int64_t        count     = wtn_min_i64(bench->options->bench.check_count, load->token_count);
+    int64_t        count     = wtn_min_i64(bench->options->bench.check_count, load->token_mine);
     double        *reference = calloc(width, sizeof(*reference));
     const int32_t *ids;
     const float   *weights;
@@ -216,7 +276,7 @@ static witan_status_t check_tokens(bench_t *bench, workload_t *load)
         return WTN_ERROR(WITAN_E_MEMORY, "reference of width %zu", width);
     }
     for (int64_t i = 0; i < count && status == WITAN_OK; i++) {
-        size_t token = count == 1 ? 0 : (size_t)((load->token_count - 1) * i / (count - 1));
+        size_t token = count == 1 ? 0 : (size_t)((load->token_mine - 1) * i / (count - 1));
         double norm;
 
         status =
@@ -240,12 +300,11 @@ static double total_flops(const bench_t *bench, int64_t token_count)
     const witan_layer_config_t *config = &bench->info.config;
     double                      row    = wtn_bench_row_flops(config);
     bool   scattered = bench->options->plan.tensor_exchange == WITAN_TENSOR_SCATTER;
-    double tokens =
-        (double)token_count * bench->session->size / (scattered ? 1 : bench->group.tensor_parallel);
+    double tokens    = (double)token_count / (scattered ? 1 : bench->group.tensor_parallel);
     double per_token = row * config->topk;
 
     per_token += row / (double)config->inter_size * (double)config->shared_inter_size;
-    per_token += 2.0 * (double)config->hidden_size * config->expert_count;
+    per_token += bench->skew != NULL ? 0 : 2.0 * (double)config->hidden_size * config->expert_count;
     return tokens * per_token;
 }
 
@@ -281,6 +340,7 @@ static tally_t sum_tallies(const bench_t *bench, const workload_t *load, int64_t
         const tally_t *tally = &load->all[rank];
 
         sum.peak += tally->peak;
+        sum.token_count += tally->token_count;
         sum.row_count += tally->row_count;
         sum.wrong_count += tally->wrong_count;
         sum.checked_count += tally->checked_count;
@@ -296,7 +356,7 @@ static witan_status_t report(bench_t *bench, const workload_t *load)
 {
     int64_t row_most;
     tally_t sum     = sum_tallies(bench, load, &row_most);
-    double  rate    = total_flops(bench, load->token_count) / load->p50;
+    double  rate    = total_flops(bench, sum.token_count) / load->p50;
     double  of_peak = sum.peak > 0 ? rate / sum.peak : 0;
     double  imbalance =
         sum.row_count == 0 ? 1.0 : (double)row_most * bench->session->size / (double)sum.row_count;
@@ -338,6 +398,10 @@ static void print_header(const bench_t *bench)
            bench->group.thread_count, bench->group.thread_count == 1 ? "" : "s",
            bench->group.transport, bench->options->bench.iteration_count,
            bench->options->bench.iteration_count == 1 ? "" : "s");
+    if (bench->skew != NULL) {
+        printf("# routing: %s, seed %" PRId64 ", in place of the gate's\n", bench->options->skew,
+               bench->options->seed);
+    }
     printf(
         "# tokens: of each rank; times: of the slowest rank; phases: median, mean over ranks, us; "
         "GFLOP/s: useful ones of all ranks\n");
@@ -362,12 +426,13 @@ static witan_status_t write_json(bench_t *bench)
     json_t *facts;
     witan_status_t status;
 
-    facts = json_pack("{s:i, s:i, s:i, s:i, s:i, s:s, s:s, s:s, s:O}", "ranks",
+    facts = json_pack("{s:i, s:i, s:i, s:i, s:i, s:s, s:s, s:s, s:s?, s:O}", "ranks",
                       (int)bench->group.size, "expert_parallel", (int)bench->group.expert_parallel,
                       "tensor_parallel", (int)bench->group.tensor_parallel, "data_parallel",
                       (int)bench->group.data_parallel, "threads", (int)bench->group.thread_count,
                       "backend", bench->info.backend, "kernel_tier", bench->info.kernel_tier,
-                      "transport", bench->group.transport, "results", bench->results);
+                      "transport", bench->group.transport, "skew", bench->options->skew, "results",
+                      bench->results);
     if (root == NULL || facts == NULL || json_object_update(root, facts) != 0) {
         status = WTN_ERROR(WITAN_E_MEMORY, "the JSON text could not be made");
     } else {
@@ -382,9 +447,13 @@ static witan_status_t write_json(bench_t *bench)
 
 static witan_status_t run_size(bench_t *bench, int64_t token_count)
 {
-    workload_t     load = {.token_count = token_count};
+    workload_t     load = {.token_count = token_count, .token_mine = token_count};
     witan_status_t status;
 
+    if (bench->skew != NULL) {
+        load.token_mine = wtn_skew_token_count(bench->skew, bench->group.expert_index,
+                                               bench->group.expert_parallel, token_count);
+    }
     WTN_TRY(make_workload(bench, &load));
     WTN_TRY(measure(bench, &load));
     WTN_TRY(wtn_session_agree(bench->session, check_tokens(bench, &load)));
@@ -437,6 +506,11 @@ static witan_status_t make_layer(bench_t *bench)
     WTN_TRY(witan_layer_info(bench->layer, &bench->info));
     WTN_TRY(witan_group_query(bench->session->group, &bench->group));
     WTN_TRY(wtn_backend_select(bench->info.backend, &bench->backend));
+    if (options->skew != NULL) {
+        status = wtn_skew_open(&bench->skew, options->skew, bench->info.config.expert_count,
+                               bench->info.config.topk, (uint64_t)options->seed);
+    }
+    WTN_TRY(wtn_session_agree(bench->session, status));
     return wtn_tier_choose(bench->backend->tiers, bench->info.kernel_tier, bench->info.config.dtype,
                            &bench->tier);
 
@@ -469,6 +543,7 @@ static witan_status_t run_bench(bench_t *bench)
 fail:
     json_decref(bench->results);
     witan_layer_destroy(bench->layer);
+    wtn_skew_close(bench->skew);
     wtn_bench_model_close(&bench->model);
     return status;
 }
@@ -479,6 +554,10 @@ int wtn_bench_layer(int argc, char **argv)
     wtn_option_t    table[] = {
            WTN_OPT_LIST("tokens", "1,16,128,1024", 0, 1 << 24, &options.tokens,
                         "tokens of each rank, one line each"),
+           WTN_OPT_TEXT("skew", "KIND", NULL, &options.skew,
+                        "route so instead of by the gate: uniform, zipf:S, hot:E, trace:FILE, "
+                           "balanced or zero-rank"),
+           WTN_OPT_INTEGER("seed", "N", "1", 0, INT64_MAX, &options.seed, "of --skew"),
            WTN_BENCH_OPTIONS(&options.bench, "tokens of each rank compared with float64"),
            WTN_PLAN_OPTIONS(&options.plan),
            WTN_SESSION_OPTIONS(&options.session),
@@ -497,6 +576,9 @@ int wtn_bench_layer(int argc, char **argv)
     }
     if (status == WITAN_OK) {
         status = wtn_bench_check_options(&command, &options.bench);
+    }
+    if (status == WITAN_OK && options.skew != NULL) {
+        status = wtn_skew_check("--skew", options.skew);
     }
     status = wtn_session_begin(&session, &command, &options.session, status);
     if (status == WITAN_OK) {

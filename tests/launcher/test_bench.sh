@@ -42,6 +42,8 @@ keys() { # FILE: its outer keys that both have, in order
 fails 0 1 "out of memory" bench experts --experts 2 --hidden 2000000000 --inter 2000000000 --rows 1
 works 4 bench layer --experts 4 --topk 2 --hidden 64 --inter 32 --tokens 5 -n 2 --ep 2 --tp 2
 works 0 synth --preset qwen2-57b-a14b --scale tiny --tokens 1 --out "$work/model"
-works 2 bench layer --model "$work/model" --layer 0 --tokens 3 -n 2
+works 2 bench layer --model "$work/model" --layer 0 --tokens 3 -n 2 --skew zero-rank --json "$work/s.json"
+key "$work/s.json" '"skew": "zero-rank"'
+fails 0 2 "--skew: expected uniform" bench layer --skew hot
 works 0 bench experts --model "$work/model" --layer 0 --rows 2 -n 2
 finish
