@@ -36,6 +36,17 @@ void wtn_free(void *memory)
     free(memory);
 }
 
+void wtn_discard(void *memory, size_t bytes)
+{
+    const size_t    page  = 4096;
+    const uintptr_t begin = ((uintptr_t)memory + page - 1) / page * page;
+    const uintptr_t end   = ((uintptr_t)memory + bytes) / page * page;
+
+    if (end > begin) {
+        (void)madvise((char *)memory + (begin - (uintptr_t)memory), end - begin, MADV_DONTNEED);
+    }
+}
+
 void *wtn_carve(wtn_carver_t *carver, size_t count, size_t size)
 {
     size_t bytes, end;

@@ -58,6 +58,10 @@ static inline int64_t wtn_part_begin(int64_t total, int64_t count, int64_t index
 void *wtn_alloc(size_t bytes);
 void  wtn_free(void *memory);
 
+/* Give the pages inside `bytes` at `memory` back to the system; what is in them is lost, the
+ * addresses stay the caller's. */
+void wtn_discard(void *memory, size_t bytes);
+
 /* A cursor that carves aligned arrays out of one block; with base NULL it only measures. */
 typedef struct wtn_carver {
     char  *base;

@@ -4,6 +4,22 @@
 #include "core/error.h"
 #include "dispatch/plan.h"
 
+void wtn_plan_note(witan_plan_t *plan, bool busy)
+{
+    if (plan->busy != busy) {
+        atomic_fetch_add(&plan->layer->busy_plans, busy ? 1 : -1);
+    }
+    plan->busy = busy;
+}
+
+/* After a step: is there more to come? */
+static witan_status_t note_state(witan_plan_t *plan, witan_status_t status)
+{
+    wtn_plan_note(plan, plan->state == WTN_PLAN_ROUTED || plan->state == WTN_PLAN_DISPATCHED ||
+                            plan->state == WTN_PLAN_COMPUTED);
+    return status;
+}
+
 witan_status_t witan_forward(witan_plan_t *plan, const witan_forward_args_t *args)
 {
     if (plan == NULL || args == NULL || args->struct_bytes != sizeof(*args)) {
@@ -12,7 +28,8 @@ witan_status_t witan_forward(witan_plan_t *plan, const witan_forward_args_t *arg
 
         return plan == NULL ? status : wtn_plan_fail(plan, status);
     }
-    return plan->engine->forward(plan, args);
+    wtn_plan_note(plan, true);
+    return note_state(plan, plan->engine->forward(plan, args));
 }
 
 witan_status_t witan_route(witan_plan_t *plan, int64_t token_count, const void *hidden)
@@ -20,7 +37,7 @@ witan_status_t witan_route(witan_plan_t *plan, int64_t token_count, const void *
     if (plan == NULL) {
         return WTN_ERROR(WITAN_E_ARGUMENT, "route: plan is NULL");
     }
-    return plan->engine->route(plan, token_count, hidden);
+    return note_state(plan, plan->engine->route(plan, token_count, hidden));
 }
 
 witan_status_t witan_plan_import(witan_plan_t *plan, int64_t token_count, const int32_t *ids,
@@ -29,7 +46,7 @@ witan_status_t witan_plan_import(witan_plan_t *plan, int64_t token_count, const 
     if (plan == NULL) {
         return WTN_ERROR(WITAN_E_ARGUMENT, "import: plan is NULL");
     }
-    return plan->engine->import(plan, token_count, ids, weights);
+    return note_state(plan, plan->engine->import(plan, token_count, ids, weights));
 }
 
 witan_status_t witan_dispatch(witan_plan_t *plan, const void *hidden)
@@ -37,7 +54,7 @@ witan_status_t witan_dispatch(witan_plan_t *plan, const void *hidden)
     if (plan == NULL) {
         return WTN_ERROR(WITAN_E_ARGUMENT, "dispatch: plan is NULL");
     }
-    return plan->engine->dispatch(plan, hidden);
+    return note_state(plan, plan->engine->dispatch(plan, hidden));
 }
 
 witan_status_t witan_experts(witan_plan_t *plan)
@@ -45,7 +62,7 @@ witan_status_t witan_experts(witan_plan_t *plan)
     if (plan == NULL) {
         return WTN_ERROR(WITAN_E_ARGUMENT, "experts: plan is NULL");
     }
-    return plan->engine->experts(plan);
+    return note_state(plan, plan->engine->experts(plan));
 }
 
 witan_status_t witan_combine(witan_plan_t *plan, void *output)
@@ -53,7 +70,7 @@ witan_status_t witan_combine(witan_plan_t *plan, void *output)
     if (plan == NULL) {
         return WTN_ERROR(WITAN_E_ARGUMENT, "combine: plan is NULL");
     }
-    return plan->engine->combine(plan, output);
+    return note_state(plan, plan->engine->combine(plan, output));
 }
 
 witan_status_t witan_plan_wait(witan_plan_t *plan)
@@ -97,6 +114,12 @@ witan_status_t wtn_plan_check_arrays(const witan_plan_t *plan, const char *step,
 {
     if (plan->state == WTN_PLAN_BROKEN) {
         return WTN_ERROR(WITAN_E_STATE, "%s: an earlier step of this plan failed", step);
+    }
+    if (plan->layer->doubt) {
+        return WTN_ERROR(WITAN_E_STATE,
+                         "%s: a commit of a rebalancing failed, and which experts the peers go by "
+                         "is not known: make another layer",
+                         step);
     }
     if (token_count < 0 || token_count > plan->config.token_count_max) {
         return WTN_ERROR(WITAN_E_ARGUMENT, "%s: %" PRId64 " tokens, the plan allows 0 to %" PRId64,

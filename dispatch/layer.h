@@ -2,7 +2,10 @@
 #ifndef WTN_LAYER_INTERNAL_H
 #define WTN_LAYER_INTERNAL_H
 
+#include <stdatomic.h>
+
 #include <witan/layer.h>
+#include <witan/rebalance.h>
 
 #include "comm/group.h"
 #include "dispatch/layout.h"
@@ -21,6 +24,11 @@ struct witan_layer {
     /* For steps of a device, else NULL. */
     int32_t *owner, *local; /* [R] of each replica, expert by expert */
     int32_t *replica_begin; /* [E + 1]; NULL: every expert has one */
+
+    witan_rebalance_t *rebalance;  /* under way, or NULL */
+    atomic_int         busy_plans; /* between route and the last combine */
+    bool               doubt;      /* a commit ended so that the peers' placement is not known */
+    bool               reached;    /* a late peer may still reach the experts' weights: they stay */
 };
 
 #endif

@@ -365,7 +365,9 @@ void witan_layer_destroy(witan_layer_t *layer)
     }
     backend = layer->layout.backend;
     if (backend != NULL) {
-        backend->ffn_destroy(layer->experts);
+        if (!layer->reached) {
+            backend->ffn_destroy(layer->experts);
+        }
         backend->ffn_destroy(layer->shared);
         backend->gate_destroy(layer->router);
         backend->gate_destroy(layer->shared_gate);

@@ -90,18 +90,20 @@ static witan_status_t list_local_slots(wtn_layout_t *layout)
     return WITAN_OK;
 }
 
-/* The layer's own tables in place of the caller's; they make the same layer again. */
-static void point_to_placement(wtn_layout_t *layout)
+void wtn_layout_point(wtn_layout_t *layout)
 {
     const wtn_placement_t *placement = &layout->placement;
     witan_layer_config_t  *config    = &layout->config;
 
-    if (config->slot_count == 0) {
+    if (config->slot_count == 0 && wtn_placement_is_plain(placement)) {
         config->expert_owner = placement->slot_owner;
     } else {
-        config->slot_expert = placement->slot_expert;
-        config->slot_owner  = placement->slot_owner;
+        config->expert_owner = NULL;
+        config->slot_count   = placement->slot_count;
+        config->slot_expert  = placement->slot_expert;
+        config->slot_owner   = placement->slot_owner;
     }
+    layout->experts.experts = layout->local_experts;
 }
 
 /* A bias of the down product must enter the sum over a tensor group once. */
@@ -170,8 +172,8 @@ witan_status_t wtn_layout_make(wtn_layout_t *layout, const witan_layer_config_t 
     layout->config.backend     = layout->backend->name;
     layout->config.kernel_tier = wtn_tier_name(layout->tier);
     WTN_TRY(wtn_placement_make(&layout->placement, &placement));
-    point_to_placement(layout);
     WTN_TRY(list_local_slots(layout));
+    wtn_layout_point(layout);
     make_specs(layout);
     return WITAN_OK;
 

@@ -32,6 +32,10 @@ witan_status_t wtn_layout_make(wtn_layout_t *layout, const witan_layer_config_t 
                                const wtn_folding_t *folding);
 void           wtn_layout_free(wtn_layout_t *layout);
 
+/* Let configuration and specs point to the placement's own tables in place of the caller's; the
+ * configuration then makes the same layer again. */
+void wtn_layout_point(wtn_layout_t *layout);
+
 /* Packed weights of this rank. */
 int64_t wtn_layout_weight_bytes(const wtn_layout_t *layout);
 

@@ -110,15 +110,14 @@ witan_status_t wtn_plan_check_workspace(const witan_plan_t *plan, size_t alignme
     return WITAN_OK;
 }
 
-/* Channels are not used again: a late message of an old plan must not meet a new one. */
-static witan_status_t take_channel(wtn_comm_t *comm, int32_t *channel)
+witan_status_t wtn_take_channel(wtn_comm_t *comm, const char *what, int32_t *channel)
 {
     *channel = comm->channel_next;
     if (*channel > comm->channel_max) {
         return WTN_ERROR(WITAN_E_UNSUPPORTED,
-                         "plan: channel %" PRId32 ": %s has tags for %" PRId32
+                         "%s: channel %" PRId32 ": %s has tags for %" PRId32
                          " plans of a group in all; keep plans, or make another group",
-                         *channel, comm->transport->name, comm->channel_max);
+                         what, *channel, comm->transport->name, comm->channel_max);
     }
     comm->channel_next++;
     return WITAN_OK;
@@ -189,7 +188,7 @@ witan_status_t witan_plan_create(witan_plan_t **out, witan_layer_t *layer,
     *out         = NULL;
     group        = layer->group;
     token_maxima = calloc((size_t)group->expert_parallel, sizeof(*token_maxima));
-    status       = take_channel(&group->comm, &channel);
+    status       = wtn_take_channel(&group->comm, "plan", &channel);
     if (status == WITAN_OK && token_maxima == NULL) {
         status = WTN_ERROR(WITAN_E_MEMORY, "plan: %" PRId32 " counts", group->expert_parallel);
     }
@@ -221,6 +220,7 @@ void witan_plan_destroy(witan_plan_t *plan)
     if (plan == NULL) {
         return;
     }
+    wtn_plan_note(plan, false);
     plan->engine->destroy(plan);
     wtn_watch_close(plan->watch);
     free(plan->expert_peers);

@@ -107,6 +107,7 @@ struct witan_plan {
     int32_t            *expert_peers, *tensor_peers; /* ranks */
     wtn_watch_t        *watch;
     wtn_plan_state_t    state;
+    bool                busy; /* counted by the layer */
     uint64_t            step;
 
     /* routing */
@@ -183,6 +184,13 @@ witan_status_t wtn_rounds_bytes(const wtn_layout_t *layout, const witan_plan_con
                                 const int64_t *token_maxima, int32_t thread_count, int64_t *bytes);
 witan_status_t wtn_rounds_create(witan_plan_t *plan, const int64_t *token_maxima);
 void           wtn_rounds_destroy(witan_plan_t *plan);
+
+/* plan.c: a channel for messages of `what`. Never one used before: a late message of an old plan
+ * must not meet a new one. */
+witan_status_t wtn_take_channel(wtn_comm_t *comm, const char *what, int32_t *channel);
+
+/* engine.c: is the plan between route and its last combine? The layer counts those that are. */
+void wtn_plan_note(witan_plan_t *plan, bool busy);
 
 /* plan.c: a workspace given by the caller, whether it will do. */
 witan_status_t wtn_plan_check_workspace(const witan_plan_t *plan, size_t alignment);

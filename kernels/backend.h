@@ -164,6 +164,16 @@ typedef struct wtn_backend {
                                   int32_t masked_rows_max, int32_t thread_count);
     witan_status_t (*ffn_run)(const wtn_ffn_t *ffn, wtn_ffn_args_t *args);
 
+    /* Weights that move; all NULL where they can not. The packed weights of an expert are
+     * ffn_expert_bytes from ffn_weights(index) on, the same on every rank with the same spec but
+     * for its experts. Beside the spec's experts there are spare ones, counted on behind them:
+     * `reserve` sees to so many, `release` gives their memory back. */
+    size_t (*ffn_expert_bytes)(const wtn_ffn_spec_t *spec);
+    witan_status_t (*ffn_reserve)(wtn_ffn_t *ffn, int32_t spare_count);
+    void (*ffn_release)(wtn_ffn_t *ffn);
+    void *(*ffn_weights)(wtn_ffn_t *ffn, int32_t index);
+    void (*ffn_exchange)(wtn_ffn_t *ffn, int32_t a, int32_t b); /* a has what b had, and b a's */
+
     witan_status_t (*gate_create)(wtn_gate_t **out, const wtn_gate_spec_t *spec,
                                   const witan_weights_t *weights);
     void (*gate_destroy)(wtn_gate_t *gate);

@@ -25,6 +25,7 @@
 #include <witan/group.h>
 #include <witan/layer.h>
 #include <witan/plan.h>
+#include <witan/rebalance.h>
 #include <witan/status.h>
 #include <witan/types.h>
 

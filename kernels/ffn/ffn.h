@@ -44,6 +44,11 @@ witan_status_t wtn_host_ffn_create(wtn_ffn_t **out, const wtn_ffn_spec_t *spec,
                                    const witan_weights_t *weights);
 void           wtn_host_ffn_destroy(wtn_ffn_t *ffn);
 size_t         wtn_host_ffn_weight_bytes(const wtn_ffn_spec_t *spec);
+size_t         wtn_host_ffn_expert_bytes(const wtn_ffn_spec_t *spec);
+witan_status_t wtn_host_ffn_reserve(wtn_ffn_t *ffn, int32_t spare_count);
+void           wtn_host_ffn_release(wtn_ffn_t *ffn);
+void          *wtn_host_ffn_weights(wtn_ffn_t *ffn, int32_t index);
+void           wtn_host_ffn_exchange(wtn_ffn_t *ffn, int32_t a, int32_t b);
 size_t         wtn_host_ffn_workspace_bytes(const wtn_ffn_spec_t *spec, int64_t row_count_max,
                                             int32_t masked_rows_max, int32_t thread_count);
 witan_status_t wtn_host_ffn_run(const wtn_ffn_t *ffn, wtn_ffn_args_t *args);

@@ -26,32 +26,38 @@ wtn_ffn_shape_t wtn_ffn_shape(const wtn_ffn_spec_t *spec)
     return shape;
 }
 
-/* Lay the arrays of `ffn` out in its memory; with none, only measure. SIZE_MAX: too large. */
-static size_t carve(wtn_ffn_t *ffn)
+/* Lay the arrays of one expert out from `base` on; with NULL, only measure. SIZE_MAX: too large. */
+static size_t carve(wtn_ffn_weights_t *weights, const wtn_ffn_spec_t *spec,
+                    const wtn_ffn_shape_t *s, void *base)
 {
-    const wtn_ffn_spec_t  *spec    = &ffn->spec;
-    const wtn_ffn_shape_t *s       = &ffn->shape;
-    wtn_carver_t           carver  = {.base = ffn->memory};
-    size_t                 experts = (size_t)spec->expert_count;
-    size_t                 up      = experts * (size_t)s->up_panels;
-    size_t                 down    = experts * (size_t)s->down_panels;
-    size_t                 columns = (size_t)s->gemm->panel_columns * sizeof(float);
+    wtn_carver_t carver  = {.base = base};
+    size_t       up      = (size_t)s->up_panels;
+    size_t       down    = (size_t)s->down_panels;
+    size_t       columns = (size_t)s->gemm->panel_columns * sizeof(float);
 
     if (s->H > WTN_GEMM_SIZE_MAX || s->I > WTN_GEMM_SIZE_MAX) {
         return SIZE_MAX;
     }
-    ffn->up        = wtn_carve(&carver, up, s->up_panel_bytes);
-    ffn->down      = wtn_carve(&carver, down, s->down_panel_bytes);
-    ffn->up_bias   = spec->has_gate_up_bias ? wtn_carve(&carver, up, columns) : NULL;
-    ffn->down_bias = spec->has_down_bias ? wtn_carve(&carver, down, columns) : NULL;
+    weights->up        = wtn_carve(&carver, up, s->up_panel_bytes);
+    weights->down      = wtn_carve(&carver, down, s->down_panel_bytes);
+    weights->up_bias   = spec->has_gate_up_bias ? wtn_carve(&carver, up, columns) : NULL;
+    weights->down_bias = spec->has_down_bias ? wtn_carve(&carver, down, columns) : NULL;
     return carver.bytes;
+}
+
+size_t wtn_host_ffn_expert_bytes(const wtn_ffn_spec_t *spec)
+{
+    const wtn_ffn_shape_t shape = wtn_ffn_shape(spec);
+    wtn_ffn_weights_t     weights;
+
+    return carve(&weights, spec, &shape, NULL);
 }
 
 size_t wtn_host_ffn_weight_bytes(const wtn_ffn_spec_t *spec)
 {
-    wtn_ffn_t ffn = {.spec = *spec, .shape = wtn_ffn_shape(spec)};
+    size_t bytes = wtn_host_ffn_expert_bytes(spec);
 
-    return carve(&ffn);
+    return wtn_mul(bytes, (size_t)spec->expert_count, &bytes) ? bytes : SIZE_MAX;
 }
 
 /* One matrix of one expert on its way into panels. */
@@ -136,7 +142,7 @@ static load_t load_up(const wtn_ffn_t *ffn, const witan_weights_t *weights, int3
                   s->I, 0, s->H, spec->dtype},
         .panel_columns = s->up_columns,
         .column        = spec->activation.gated ? s->up_columns : 0,
-        .panels        = ffn->up + (size_t)(index * s->up_panels) * s->up_panel_bytes,
+        .panels        = ffn->weights[index].up,
         .panel_bytes   = s->up_panel_bytes,
         .buffer        = buffer,
     };
@@ -162,7 +168,7 @@ static load_t load_down(const wtn_ffn_t *ffn, const witan_weights_t *weights, in
         .slice   = {expert < 0 ? WITAN_WEIGHT_SHARED_DOWN : WITAN_WEIGHT_DOWN, expert, 0, s->H,
                   spec->inter_begin, s->I, spec->dtype},
         .panel_columns = s->gemm->panel_columns,
-        .panels        = ffn->down + (size_t)(index * s->down_panels) * s->down_panel_bytes,
+        .panels        = ffn->weights[index].down,
         .panel_bytes   = s->down_panel_bytes,
         .buffer        = buffer,
     };
@@ -185,14 +191,14 @@ static witan_status_t load_expert(wtn_ffn_t *ffn, const witan_weights_t *weights
     WTN_TRY(gated ? load_matrix(&gate) : WITAN_OK);
     WTN_TRY(load_matrix(&down));
     if (spec->has_gate_up_bias) {
-        float *bias = ffn->up_bias + index * s->up_panels * s->gemm->panel_columns;
+        float *bias = ffn->weights[index].up_bias;
 
         memset(bias, 0, (size_t)(s->up_panels * s->gemm->panel_columns) * sizeof(float));
         WTN_TRY(load_bias(&up, WITAN_WEIGHT_UP_BIAS, bias));
         WTN_TRY(gated ? load_bias(&gate, WITAN_WEIGHT_GATE_BIAS, bias) : WITAN_OK);
     }
     if (spec->has_down_bias) {
-        float *bias = ffn->down_bias + index * s->down_panels * s->gemm->panel_columns;
+        float *bias = ffn->weights[index].down_bias;
 
         memset(bias, 0, (size_t)(s->down_panels * s->gemm->panel_columns) * sizeof(float));
         WTN_TRY(load_bias(&down, WITAN_WEIGHT_DOWN_BIAS, bias));
@@ -231,13 +237,18 @@ witan_status_t wtn_host_ffn_create(wtn_ffn_t **out, const wtn_ffn_spec_t *spec,
     ffn->spec         = *spec;
     ffn->spec.experts = NULL;
     ffn->shape        = wtn_ffn_shape(spec);
+    ffn->expert_bytes = wtn_host_ffn_expert_bytes(spec);
     ffn->memory       = wtn_alloc(bytes);
+    ffn->weights      = calloc((size_t)spec->expert_count + 1, sizeof(*ffn->weights));
     buffer            = wtn_alloc(buffer_bytes(spec, &ffn->shape));
-    if (ffn->memory == NULL || buffer == NULL) {
+    if (ffn->memory == NULL || ffn->weights == NULL || buffer == NULL) {
         status = WTN_ERROR(WITAN_E_MEMORY, "experts: %zu bytes of weights", bytes);
         goto fail;
     }
-    (void)carve(ffn);
+    for (; ffn->weight_count < spec->expert_count; ffn->weight_count++) {
+        (void)carve(&ffn->weights[ffn->weight_count], spec, &ffn->shape,
+                    ffn->memory + (size_t)ffn->weight_count * ffn->expert_bytes);
+    }
     for (int32_t e = 0; e < spec->expert_count; e++) {
         WTN_TRY(
             load_expert(ffn, weights, e, spec->experts == NULL ? -1 : spec->experts[e], buffer));
@@ -254,8 +265,70 @@ fail:
 
 void wtn_host_ffn_destroy(wtn_ffn_t *ffn)
 {
-    if (ffn != NULL) {
-        wtn_free(ffn->memory);
-        free(ffn);
+    if (ffn == NULL) {
+        return;
     }
+    for (int32_t i = 0; i < ffn->weight_count; i++) {
+        if (ffn->weights[i].own) {
+            wtn_free(ffn->weights[i].up);
+        }
+    }
+    wtn_free(ffn->memory);
+    free(ffn->weights);
+    free(ffn);
+}
+
+/* ---- weights that move ---- */
+
+witan_status_t wtn_host_ffn_reserve(wtn_ffn_t *ffn, int32_t spare_count)
+{
+    const int32_t      wanted  = ffn->spec.expert_count + spare_count;
+    wtn_ffn_weights_t *weights = ffn->weights;
+
+    if (wanted > ffn->weight_count) {
+        weights = realloc(ffn->weights, (size_t)wanted * sizeof(*weights));
+        if (weights == NULL) {
+            return WTN_ERROR(WITAN_E_MEMORY, "experts: %d spare ones", (int)spare_count);
+        }
+        ffn->weights = weights;
+    }
+    for (; ffn->weight_count < wanted; ffn->weight_count++) {
+        void *memory = wtn_alloc(ffn->expert_bytes);
+
+        if (memory == NULL) {
+            return WTN_ERROR(WITAN_E_MEMORY, "experts: %zu bytes for a spare one",
+                             ffn->expert_bytes);
+        }
+        (void)carve(&weights[ffn->weight_count], &ffn->spec, &ffn->shape, memory);
+        weights[ffn->weight_count].own = true;
+    }
+    return WITAN_OK;
+}
+
+void wtn_host_ffn_release(wtn_ffn_t *ffn)
+{
+    int32_t kept = ffn->spec.expert_count;
+
+    for (int32_t i = kept; i < ffn->weight_count; i++) {
+        if (ffn->weights[i].own) {
+            wtn_free(ffn->weights[i].up);
+        } else {
+            wtn_discard(ffn->weights[i].up, ffn->expert_bytes);
+            ffn->weights[kept++] = ffn->weights[i];
+        }
+    }
+    ffn->weight_count = kept;
+}
+
+void *wtn_host_ffn_weights(wtn_ffn_t *ffn, int32_t index)
+{
+    return ffn->weights[index].up;
+}
+
+void wtn_host_ffn_exchange(wtn_ffn_t *ffn, int32_t a, int32_t b)
+{
+    const wtn_ffn_weights_t weights = ffn->weights[a];
+
+    ffn->weights[a] = ffn->weights[b];
+    ffn->weights[b] = weights;
 }

@@ -15,14 +15,22 @@ typedef struct wtn_ffn_shape {
     size_t                    x_row_bytes, h_row_bytes; /* packed */
 } wtn_ffn_shape_t;
 
+/* The packed weights of one expert: a run of expert_bytes from `up` on. */
+typedef struct wtn_ffn_weights {
+    char  *up;        /* [up_panels] packed panels; gated: half gate, half up */
+    char  *down;      /* [down_panels] */
+    float *up_bias;   /* [up_panels][panel_columns], or NULL */
+    float *down_bias; /* [down_panels][panel_columns], or NULL */
+    bool   own;       /* allocated by itself, not a part of wtn_ffn_t.memory */
+} wtn_ffn_weights_t;
+
 struct wtn_ffn {
-    wtn_ffn_spec_t  spec; /* experts is not kept */
-    wtn_ffn_shape_t shape;
-    void           *memory;    /* all of the below */
-    char           *up;        /* [experts][up_panels] packed panels; gated: half gate, half up */
-    char           *down;      /* [experts][down_panels] */
-    float          *up_bias;   /* [experts][up_panels][panel_columns], or NULL */
-    float          *down_bias; /* [experts][down_panels][panel_columns], or NULL */
+    wtn_ffn_spec_t     spec; /* experts is not kept */
+    wtn_ffn_shape_t    shape;
+    size_t             expert_bytes;
+    char              *memory;       /* [spec.expert_count] runs of weights, as created */
+    int32_t            weight_count; /* spec.expert_count, and spare ones behind them */
+    wtn_ffn_weights_t *weights;      /* [weight_count] in `memory` or allocated by themselves */
 };
 
 wtn_ffn_shape_t wtn_ffn_shape(const wtn_ffn_spec_t *spec);

@@ -96,22 +96,31 @@ static void set_prefetch(wtn_tile_args_t *tile, const char *next, size_t panel_b
     }
 }
 
+static const char *panel_at(const ffn_run_t *run, int64_t expert, int64_t panel, bool up)
+{
+    const wtn_ffn_weights_t *weights = &run->ffn->weights[expert];
+    const wtn_ffn_shape_t   *s       = &run->ffn->shape;
+
+    return up ? weights->up + (size_t)panel * s->up_panel_bytes
+              : weights->down + (size_t)panel * s->down_panel_bytes;
+}
+
 static void up_panel(const ffn_run_t *run, const wtn_segment_t *segment, int64_t panel,
                      const char *next)
 {
-    const wtn_ffn_t       *ffn   = run->ffn;
-    const wtn_ffn_shape_t *s     = &ffn->shape;
-    const int64_t          index = segment->expert * s->up_panels + panel;
+    const wtn_ffn_t       *ffn  = run->ffn;
+    const wtn_ffn_shape_t *s    = &ffn->shape;
+    const float           *bias = ffn->weights[segment->expert].up_bias;
     _Alignas(64) float     sums[WTN_TILE_ROWS_MAX * WTN_PANEL_COLUMNS_MAX];
 
     wtn_tile_args_t tile = {.group_count = wtn_gemm_groups(s->gemm, s->H),
-                            .panel       = ffn->up + (size_t)index * s->up_panel_bytes,
+                            .panel       = panel_at(run, segment->expert, panel, true),
                             .sums        = sums};
 
     wtn_epilogue_up_args_t epilogue = {
         .activation   = &ffn->spec.activation,
         .sums         = sums,
-        .bias         = ffn->up_bias == NULL ? NULL : ffn->up_bias + index * s->gemm->panel_columns,
+        .bias         = bias == NULL ? NULL : bias + panel * s->gemm->panel_columns,
         .column_begin = panel * s->up_columns,
         .column_count = (int32_t)wtn_min_i64(s->up_columns, s->I - panel * s->up_columns)};
 
@@ -134,22 +143,22 @@ static void down_panel(const ffn_run_t *run, const wtn_segment_t *segment, int64
     const wtn_ffn_t       *ffn       = run->ffn;
     const wtn_ffn_shape_t *s         = &ffn->shape;
     const wtn_ffn_args_t  *args      = run->args;
-    const int64_t          index     = segment->expert * s->down_panels + panel;
+    const float           *bias      = ffn->weights[segment->expert].down_bias;
     const int64_t          columns   = s->gemm->panel_columns;
     const size_t           row_bytes = (size_t)s->H * witan_dtype_bytes(ffn->spec.dtype);
     void                  *out[WTN_TILE_ROWS_MAX];
     _Alignas(64) float     sums[WTN_TILE_ROWS_MAX * WTN_PANEL_COLUMNS_MAX];
 
     wtn_tile_args_t tile = {.group_count = wtn_gemm_groups(s->gemm, s->I),
-                            .panel       = ffn->down + (size_t)index * s->down_panel_bytes,
+                            .panel       = panel_at(run, segment->expert, panel, false),
                             .sums        = sums};
 
-    wtn_epilogue_down_args_t epilogue = {
-        .sums         = sums,
-        .bias         = ffn->down_bias == NULL ? NULL : ffn->down_bias + index * columns,
-        .column_begin = panel * columns,
-        .column_count = (int32_t)wtn_min_i64(columns, s->H - panel * columns),
-        .out          = out};
+    wtn_epilogue_down_args_t epilogue = {.sums = sums,
+                                         .bias = bias == NULL ? NULL : bias + panel * columns,
+                                         .column_begin = panel * columns,
+                                         .column_count =
+                                             (int32_t)wtn_min_i64(columns, s->H - panel * columns),
+                                         .out = out};
 
     for (int32_t t = 0; t < segment->tile_count; t++) {
         const wtn_row_tile_t *rows = &run->executor.tiles[segment->tile_begin + t];
@@ -204,12 +213,10 @@ static void pack_rows(ffn_run_t *run)
     }
 }
 
-static const char *panel_of(const ffn_run_t *run, int64_t item, int64_t panels, const char *weights,
-                            size_t panel_bytes)
+/* The panel of an item of the block, counted over segments. */
+static const char *panel_of(const ffn_run_t *run, int64_t item, int64_t panels, bool up)
 {
-    int64_t expert = run->executor.segments[item / panels].expert;
-
-    return weights + (size_t)(expert * panels + item % panels) * panel_bytes;
+    return panel_at(run, run->executor.segments[item / panels].expert, item % panels, up);
 }
 
 static void multiply_up(ffn_run_t *run)
@@ -221,8 +228,7 @@ static void multiply_up(ffn_run_t *run)
     while ((end = take(&run->next_up, count, &i)) > i) {
         for (; i < end; i++) {
             up_panel(run, &run->executor.segments[i / s->up_panels], i % s->up_panels,
-                     panel_of(run, wtn_min_i64(i + 1, count - 1), s->up_panels, run->ffn->up,
-                              s->up_panel_bytes));
+                     panel_of(run, wtn_min_i64(i + 1, count - 1), s->up_panels, true));
             poll(run->args);
         }
     }
@@ -237,8 +243,7 @@ static void multiply_down(ffn_run_t *run)
     while ((end = take(&run->next_down, count, &i)) > i) {
         for (; i < end; i++) {
             down_panel(run, &run->executor.segments[i / s->down_panels], i % s->down_panels,
-                       panel_of(run, wtn_min_i64(i + 1, count - 1), s->down_panels, run->ffn->down,
-                                s->down_panel_bytes));
+                       panel_of(run, wtn_min_i64(i + 1, count - 1), s->down_panels, false));
             poll(run->args);
         }
     }
