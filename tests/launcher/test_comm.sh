@@ -5,6 +5,9 @@
 . "$(dirname "$0")/lib.sh"
 corrupt=$2
 
+# Each rank a node of its own: all that is sent is sent as messages.
+export WITAN_RANKS_PER_NODE=1
+
 shape=(--experts 7 --topk 3 --hidden 40 -n 3 -w 1)
 
 # rows N: lines of figures, each of them with as many columns as there are names
