@@ -33,7 +33,7 @@ draws all scaling --input "$here/scale.json" --all
 holds all 'predicted for machine of the test, ep, flat, exact'
 
 draws only scaling --input "$here/scale.json" --only flat
-[ "$(grep -c '^\$s' "$work/only.gp")" -eq 4 ] || wrong "only.gp: $(cat "$work/only.gp")"
+[ "$(grep -c '^[$]s' "$work/only.gp")" -eq 4 ] || wrong "only.gp: $(cat "$work/only.gp")"
 
 # Measured files of one number of ranks each are one line.
 for ranks in 1 2; do
