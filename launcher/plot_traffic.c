@@ -18,7 +18,7 @@
 
 typedef struct map {
     const wtn_plot_input_t *input;
-    const char             *suffix;
+    const char             *name, *suffix;              /* of the member; of the title */
     int64_t                 rank_count, ranks_per_node; /* 0: not in the file */
     int64_t                 share;                      /* ranks of a cell, a side */
     size_t                  side;
@@ -58,14 +58,14 @@ fail:
     return status;
 }
 
-static witan_status_t read_map(const wtn_plot_input_t *input, const char *name, map_t *map)
+static witan_status_t read_map(map_t *map)
 {
-    wtn_node_t     root = wtn_node_root(input), rows, member;
+    wtn_node_t     root = wtn_node_root(map->input), rows, member;
     size_t         count;
     witan_status_t status;
 
     WTN_TRY(wtn_node_member_integer(&root, "ranks", 1, RANKS_MAX, &map->rank_count));
-    WTN_TRY(wtn_node_member(&root, name, &rows));
+    WTN_TRY(wtn_node_member(&root, map->name, &rows));
     WTN_TRY(wtn_node_array(&rows, (size_t)map->rank_count, (size_t)map->rank_count, &count));
     if (wtn_node_find(&root, "ranks_per_node", &member)) {
         WTN_TRY(wtn_node_integer(&member, 1, map->rank_count, &map->ranks_per_node));
@@ -74,7 +74,7 @@ static witan_status_t read_map(const wtn_plot_input_t *input, const char *name, 
     map->side  = (size_t)wtn_ceil_div(map->rank_count, map->share);
     map->cells = calloc(map->side * map->side, sizeof(*map->cells));
     if (map->cells == NULL) {
-        return WTN_ERROR(WITAN_E_MEMORY, "%s: %zu ranks", input->path, count);
+        return WTN_ERROR(WITAN_E_MEMORY, "%s: %zu ranks", map->input->path, count);
     }
     for (size_t source = 0; source < count; source++) {
         WTN_TRY(read_row(&rows, source, map));
@@ -84,31 +84,29 @@ fail:
     return status;
 }
 
-/* What goes out, and in a file that has it, what returns. */
-static witan_status_t read_input(picture_t *picture, const wtn_plot_input_t *input)
+static witan_status_t add_map(picture_t *picture, const wtn_plot_input_t *input, const char *name,
+                              const char *suffix)
 {
-    static const struct {
-        const char *name, *suffix;
-    } parts[]           = {{"bytes", ": dispatch"}, {"combine_bytes", ": combine"}};
+    if (picture->map_count == MAPS_MAX) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "--input: expected at most %d maps, found more, from '%s' on", MAPS_MAX,
+                         input->path);
+    }
+    picture->maps[picture->map_count++] = (map_t){.input = input, .name = name, .suffix = suffix};
+    return WITAN_OK;
+}
+
+/* What goes out, and in a file that has it, what returns. */
+static witan_status_t list_maps(picture_t *picture, const wtn_plot_input_t *input)
+{
     wtn_node_t     root = wtn_node_root(input), member;
-    bool           both = wtn_node_find(&root, parts[1].name, &member);
+    bool           both = wtn_node_find(&root, "combine_bytes", &member);
     witan_status_t status;
 
-    for (int part = 0; part < 1 + both; part++) {
-        map_t *map = &picture->maps[picture->map_count];
-
-        if (picture->map_count == MAPS_MAX) {
-            return WTN_ERROR(WITAN_E_ARGUMENT,
-                             "--input: expected at most %d maps, found more, from "
-                             "'%s' on",
-                             MAPS_MAX, input->path);
-        }
-        picture->map_count++;
-        map->input  = input;
-        map->suffix = both ? parts[part].suffix : "";
-        WTN_TRY(read_map(input, parts[part].name, map));
+    WTN_TRY(add_map(picture, input, "bytes", both ? ": dispatch" : ""));
+    if (both) {
+        WTN_TRY(add_map(picture, input, "combine_bytes", ": combine"));
     }
-    return WITAN_OK;
 
 fail:
     return status;
@@ -332,7 +330,10 @@ witan_status_t wtn_plot_traffic(const wtn_plot_t *plot, wtn_script_t *script)
     witan_status_t status  = WITAN_OK;
 
     for (int32_t i = 0; i < plot->input_count && status == WITAN_OK; i++) {
-        status = read_input(&picture, &plot->inputs[i]);
+        status = list_maps(&picture, &plot->inputs[i]);
+    }
+    for (int32_t m = 0; m < picture.map_count && status == WITAN_OK; m++) {
+        status = read_map(&picture.maps[m]);
     }
     if (status == WITAN_OK) {
         put_picture(&picture);
