@@ -150,15 +150,19 @@ END_TEST
 
 START_TEST(test_predict_dispatch_is_the_busiest_port)
 {
-    wtn_scale_mode_t   mode   = {.rank_count = 8, .ep = 8, .tp = 1, .chunk_count = 1};
-    wtn_scale_load_t   load   = make_load(&layer, 8, 4, 1600, false);
-    wtn_scale_result_t result = predict(&machine, &layer, &mode, 1600, &load);
+    wtn_scale_shape_t  shape = layer;
+    wtn_scale_mode_t   mode  = {.rank_count = 8, .ep = 8, .tp = 1, .chunk_count = 1};
+    wtn_scale_load_t   load  = make_load(&shape, 8, 4, 1600, false);
+    wtn_scale_result_t result;
+
+    shape.return_bytes = 4; /* rows come back twice as wide */
+    result             = predict(&machine, &shape, &mode, 1600, &load);
 
     /* Of 1600 tokens 1/8 stay, 3/8 go to mates, 4/8 to the other node over the slow ports. */
-    NEAR(result.between_bytes, 2 * 8 * 800 * 2048.0, 1e-6);
-    NEAR(result.inside_bytes, 2 * 8 * 600 * 2048.0, 1e-6);
+    NEAR(result.between_bytes, 3 * 8 * 800 * 2048.0, 1e-6);
+    NEAR(result.inside_bytes, 3 * 8 * 600 * 2048.0, 1e-6);
     NEAR(result.phases[WITAN_PHASE_DISPATCH], 800 * 2048 / 1e9, 1e-3);
-    NEAR(result.phases[WITAN_PHASE_COMBINE], 800 * 2048 / 1e9, 1e-3);
+    NEAR(result.phases[WITAN_PHASE_COMBINE], 800 * 4096 / 1e9, 1e-3);
     wtn_scale_load_free(&load);
 }
 END_TEST

@@ -121,6 +121,35 @@ START_TEST(test_exchange_ranks_of_a_nic_share_its_rate)
 }
 END_TEST
 
+/* Ranks 0..3 send ten messages each to a rank of the other node. */
+static bool stream_message(const void *context, int32_t source, int32_t step, int32_t *destination,
+                           double *bytes)
+{
+    (void)context;
+    (void)step;
+    *destination = source + 4;
+    *bytes       = BYTES;
+    return source < 4;
+}
+
+START_TEST(test_exchange_ranks_of_a_nic_take_turns)
+{
+    wtn_fabric_t          fabric = make_fabric(8, 4, 1);
+    double                finish[8];
+    wtn_exchange_t        exchange = {.fabric     = &fabric,
+                                      .step_count = 10,
+                                      .message    = stream_message,
+                                      .finish     = finish};
+    wtn_exchange_result_t result;
+
+    ck_assert_int_eq(wtn_exchange_simulate(&exchange, &result), WITAN_OK);
+    for (int r = 0; r < 4; r++) {
+        MUST_BE(finish[r], (37 + r) * message_time(RATE / 4));
+    }
+    MUST_BE(result.seconds, 40 * message_time(RATE / 4) + 2 * LATENCY + OVERHEAD);
+}
+END_TEST
+
 START_TEST(test_exchange_straggler_delays_what_it_touches)
 {
     wtn_fabric_t          fabric  = make_fabric(8, 8, 1);
@@ -171,6 +200,7 @@ int main(void)
     tcase_add_test(tcase, test_exchange_nodes_of_one_rank_use_the_network);
     tcase_add_test(tcase, test_exchange_hot_receiver_is_sum_over_rate);
     tcase_add_test(tcase, test_exchange_ranks_of_a_nic_share_its_rate);
+    tcase_add_test(tcase, test_exchange_ranks_of_a_nic_take_turns);
     tcase_add_test(tcase, test_exchange_straggler_delays_what_it_touches);
     tcase_add_test(tcase, test_exchange_late_rank_sends_late);
     tcase_add_test(tcase, test_exchange_one_rank_sends_nothing);
