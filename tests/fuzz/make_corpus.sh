@@ -4,7 +4,7 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 out=${1:?usage: make_corpus.sh OUT}
-mkdir -p "$out/header" "$out/config" "$out/index" "$out/table"
+mkdir -p "$out/header" "$out/config" "$out/index" "$out/table" "$out/machine"
 
 # header: u16 of data bytes, then the JSON.
 seed_header() { # NAME DATA_BYTES JSON
@@ -39,3 +39,7 @@ printf '# loads\n\n1e3 0.5 -0 +7.25\r\n' >"$out/table/numbers"
 printf '1 nan 2\n' >"$out/table/nan"
 printf '3e38 3e38\n1e39 1\n' >"$out/table/huge"
 printf '1 2\n1 2 3' >"$out/table/ragged"
+
+for machine in "$root"/share/machines/*.json; do
+    tr -d '\n' <"$machine" >"$out/machine/$(basename "$machine" .json)"
+done

@@ -11,11 +11,12 @@ sources=()
 for name in scan file json safetensors safetensors_header activation family config files; do
     sources+=("$root/experts/$name.c")
 done
-sources+=("$root"/core/{status,util}.c "$root/launcher/plan_table.c" "$root/topology/balance.c")
+sources+=("$root"/core/{status,util}.c "$root"/launcher/{plan_table,machine_file}.c
+    "$root/topology/balance.c")
 
 mkdir -p "$build"
 "$root/tests/fuzz/make_corpus.sh" "$build/corpus"
-for target in header config index table; do
+for target in header config index table machine; do
     clang -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
         -I"$root" -I"$root/include" "$root/tests/fuzz/fuzz_$target.c" "${sources[@]}" \
         -o "$build/fuzz_$target" -ljansson -lm
