@@ -110,10 +110,11 @@ size_t wtn_bench_read_bytes(void)
 static void print_usage(void)
 {
     if (wtn_launcher_rank() == 0) {
-        printf("usage: witan bench comm|experts|layer [OPTIONS]\n"
-               "  comm     dispatch and combine alone, beside MPI_Alltoallv of the same rows\n"
-               "  experts  the experts of one rank alone, by rows per expert\n"
-               "  layer    the whole block over all ranks, by tokens\n"
+        printf("usage: witan bench comm|experts|layer|rebalance [OPTIONS]\n"
+               "  comm       dispatch and combine alone, beside MPI_Alltoallv of the same rows\n"
+               "  experts    the experts of one rank alone, by rows per expert\n"
+               "  layer      the whole block over all ranks, by tokens\n"
+               "  rebalance  the block under skew, before, while and after its experts move\n"
                "witan bench comm --help and so on list the options.\n");
     }
 }
@@ -129,10 +130,13 @@ int wtn_cmd_bench(int argc, char **argv)
     if (argc >= 2 && strcmp(argv[1], "layer") == 0) {
         return wtn_bench_layer(argc - 1, argv + 1);
     }
+    if (argc >= 2 && strcmp(argv[1], "rebalance") == 0) {
+        return wtn_bench_rebalance(argc - 1, argv + 1);
+    }
     if (argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
         print_usage();
         return wtn_results_end();
     }
-    return wtn_session_refuse("bench: expected comm, experts or layer, found '%s'",
+    return wtn_session_refuse("bench: expected comm, experts, layer or rebalance, found '%s'",
                               argc >= 2 ? argv[1] : "");
 }

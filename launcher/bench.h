@@ -12,6 +12,7 @@
 int wtn_bench_comm(int argc, char **argv);
 int wtn_bench_experts(int argc, char **argv);
 int wtn_bench_layer(int argc, char **argv);
+int wtn_bench_rebalance(int argc, char **argv);
 
 /* ---- what is measured: a block of a model, or a shape with synthetic weights ---- */
 

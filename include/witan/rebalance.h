@@ -12,7 +12,7 @@ extern "C" {
  * A layer's slots stay where they are; what changes is the expert each one holds. So plans and
  * their memory stay as they are too. The way of it:
  *
- *   witan_rebalance_target(layer, load, slots)          loads -> the expert of every slot
+ *   witan_rebalance_target(layer, load, 1.05, slots)    loads -> the expert of every slot
  *   witan_rebalance_begin(&r, layer, &config)           collective
  *   between steps:  witan_rebalance_advance(r, &done)   local; moves the next bytes, never waits
  *   now and then:   witan_rebalance_commit(r, &yes)     collective; yes: all ranks have swapped
@@ -50,16 +50,19 @@ typedef struct witan_rebalance_info {
 } witan_rebalance_info_t;
 
 /**
- * Experts for the layer's slots by load: the published expert load balancing with replicas (EPLB)
- * over the ranks of the expert-parallel group as one node, then arranged so that few weights move.
- * The slots must be dealt to the ranks as equally as can be. Local; equal loads give equal slots.
+ * Experts for the layer's slots by load. Where changing few of them brings the imbalance of the
+ * ranks down to imbalance_max, that; else the published load balancing with replicas (EPLB) over
+ * the ranks as one node, arranged so that few weights move, for which the slots must be dealt to
+ * the ranks as equally as can be. Local; equal loads give equal slots on every rank.
  *
- * @param expert_load [E] >= 0, in any unit, as the counts of witan_plan_load.
- * @param slot_expert [R] out.
+ * @param expert_load   [E] >= 0, in any unit, as the counts of witan_plan_load.
+ * @param imbalance_max maximum over mean of the loads of ranks, >= 1; 0: the best there is.
+ * @param slot_expert   [R] out.
  * @return WITAN_OK; WITAN_E_ARGUMENT; WITAN_E_UNSUPPORTED slots dealt otherwise; WITAN_E_MEMORY.
  */
 WITAN_API witan_status_t witan_rebalance_target(const witan_layer_t *layer,
-                                                const float *expert_load, int32_t *slot_expert);
+                                                const float *expert_load, double imbalance_max,
+                                                int32_t *slot_expert);
 
 /** What a rebalancing would move and take on this rank. `info->struct_bytes` must be set. Local.
  * @return as witan_rebalance_begin, but for the ranks. */

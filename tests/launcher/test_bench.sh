@@ -46,4 +46,13 @@ works 2 bench layer --model "$work/model" --layer 0 --tokens 3 -n 2 --skew zero-
 key "$work/s.json" '"skew": "zero-rank"'
 fails 0 2 "--skew: expected uniform" bench layer --skew hot
 works 0 bench experts --model "$work/model" --layer 0 --rows 2 -n 2
+works 3 bench rebalance --experts 7 --topk 2 --hidden 64 --inter 32 --tokens 90 -n 2 -w 1 \
+    --skew hot:3 --step-bytes 4096 --commit-every 2 --json "$work/r.json"
+[ "$(grep -vc '^#' "$work/stdout")" -eq 3 ] || wrong "bench rebalance: $(cat "$work/stdout")"
+key "$work/r.json" '"schema": "witan.bench.rebalance/1"'
+key "$work/r.json" '"slots": 9'
+imbalance() { sed -nE "s/^ +$1 +.* ([0-9.]+) +[0-9.]+ +0$/\1/p" "$work/stdout"; }
+awk "BEGIN { exit !($(imbalance after) < $(imbalance before)) }" ||
+    wrong "bench rebalance: $(cat "$work/stdout")"
+fails 2 1 "slot_count: expected 7" bench rebalance --experts 7 --slots 6 --hidden 64 --inter 32
 finish

@@ -506,7 +506,7 @@ START_TEST(test_target_spreads_the_load)
     block.config.slot_count  = R;
     block.config.slot_expert = slots;
     ck_ok(witan_layer_create(&layer, group, &block.config, &weights));
-    ck_ok(witan_rebalance_target(layer, load, target));
+    ck_ok(witan_rebalance_target(layer, load, 0, target));
     MPI_Allreduce(target, least, R, MPI_INT32_T, MPI_MIN, MPI_COMM_WORLD);
     MPI_Allreduce(target, most, R, MPI_INT32_T, MPI_MAX, MPI_COMM_WORLD);
     ck_assert_mem_eq(least, most, sizeof(least));
@@ -514,14 +514,17 @@ START_TEST(test_target_spreads_the_load)
         copies += target[s] == 0;
     }
     ck_assert_int_eq(copies, R - E + 1); /* the others need no second one */
-    ck_status(witan_rebalance_target(layer, NULL, target), WITAN_E_ARGUMENT);
+    ck_status(witan_rebalance_target(layer, NULL, 0, target), WITAN_E_ARGUMENT);
+    ck_status(witan_rebalance_target(layer, load, 0.5, target), WITAN_E_ARGUMENT);
+    ck_ok(witan_rebalance_target(layer, load, 1e9, target));
+    ck_assert_mem_eq(target, slots, sizeof(slots)); /* good enough: nothing moves */
     witan_layer_destroy(layer);
     for (int s = 0; s < R; s++) {
         target[s] = 0;
     }
     block.config.slot_owner = target;
     ck_ok(witan_layer_create(&layer, group, &block.config, &weights));
-    ck_status(witan_rebalance_target(layer, load, least),
+    ck_status(witan_rebalance_target(layer, load, 0, least),
               world_size > 1 ? WITAN_E_UNSUPPORTED : WITAN_OK);
     witan_layer_destroy(layer);
     witan_group_destroy(group);
