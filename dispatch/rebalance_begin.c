@@ -124,8 +124,8 @@ static witan_status_t take_memory(witan_rebalance_t *rebalance)
     const wtn_layout_t  *layout = &layer->layout;
     const witan_group_t *group  = layer->group;
     int32_t              me = layout->folding.expert_index, next = 0;
-    size_t               ranks   = (size_t)(group->expert_parallel * group->tensor_parallel);
-    size_t               weights = (size_t)(layout->local_count + rebalance->moves.incoming[me]);
+    size_t               ranks = (size_t)group->expert_parallel * (size_t)group->tensor_parallel;
+    size_t weights = (size_t)layout->local_count + (size_t)rebalance->moves.incoming[me];
 
     rebalance->rank_count    = (int32_t)ranks;
     rebalance->ranks         = calloc(ranks, sizeof(*rebalance->ranks));
