@@ -279,6 +279,11 @@ run() {
     export OMPI_MCA_oob_tcp_if_include=eth0 OMPI_MCA_btl_tcp_if_include=eth0
     export OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader,tcp OMPI_MCA_osc=^ucx
     export OMPI_MCA_hwloc_base_binding_policy=none
+    # No node has more ranks than cores, so Open MPI would have idle ranks spin; but all nodes have the
+    # same cores, and those who compute or move messages would wait for those who spin.
+    if ((ranks > jobs)); then
+        export OMPI_MCA_mpi_yield_when_idle=1
+    fi
     # A put is one piece as long as its message, and the answers that the other direction waits for
     # queue behind it: one direction at a time.
     export OMPI_MCA_btl_tcp_flags=send
