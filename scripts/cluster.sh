@@ -62,6 +62,7 @@ rights() {
 possible() {
     local text
     text=$(unshare --net --mount --uts sh -ec '
+        hostname witan
         ip link add switch type bridge
         ip link add port type veth peer name eth0
         tc qdisc add dev eth0 root tbf rate 1gbit burst 128k latency 1ms' 2>&1) ||
@@ -105,7 +106,7 @@ enter() {
     fi
     # shellcheck disable=SC2016 # for the inner shell
     exec ip netns exec "$prefix$node" unshare --uts "${keep[@]}" \
-        sh -c 'printf %s "$0" >/proc/sys/kernel/hostname && exec "$@"' "$prefix$node" "$@"
+        sh -c 'hostname "$0" && exec "$@"' "$prefix$node" "$@"
 }
 
 # core_list NODE: its cores, out of those that `up` was allowed to use (as 0-3,8).
@@ -172,11 +173,12 @@ up() {
     [[ -z $(parts) ]] || die "what is left of cluster '$name' can not be removed"
 
     host=${prefix}switch
-    text=$(ip netns add "$host" 2>&1) || {
+    text=$(ip netns add "$host" 2>&1 && ip netns exec "$host" true 2>&1) || {
         clear
         refuse "no network namespaces here: ${text//$'\n'/; }"
     }
     ip -n "$host" link add switch mtu $mtu type bridge forward_delay 0 mcast_snooping 0
+    silence "$host" switch
     ip -n "$host" link set switch up
     hosts="127.0.0.1 localhost"$'\n'
     for ((node = 0; node < nodes; node++)); do
@@ -188,6 +190,11 @@ up() {
     ip -n "$host" link set switch alias "$nodes $rate $cores $allowed"
 }
 
+# silence NAMESPACE DEVICE: neither counters nor timings should see what IPv6 says on its own.
+silence() {
+    ip -n "$1" link set "$2" addrgenmode none 2>/dev/null || true # a kernel without IPv6
+}
+
 # plug NODE SWITCH HOSTS: one node, its link, and the names it knows.
 plug() {
     local host=$prefix$1
@@ -195,8 +202,8 @@ plug() {
     mkdir -p "/etc/netns/$host"
     printf '%s' "$3" >"/etc/netns/$host/hosts"
     ip -n "$host" link add eth0 mtu $mtu type veth peer name "port$1" mtu $mtu netns "$2"
-    # Neither counters nor timings should see what IPv6 says on its own.
-    in_node "$1" sh -c 'cd /proc/sys/net/ipv6/conf 2>/dev/null || exit 0; echo 1 >all/disable_ipv6'
+    silence "$host" eth0
+    silence "$2" "port$1"
     ip -n "$host" link set lo up
     ip -n "$host" address add "10.0.0.$(($1 + 1))/24" dev eth0
     limit "$host" eth0
@@ -215,17 +222,13 @@ living() {
 
 # clear: remove whatever there is of this cluster. Programs have a second to end by themselves.
 clear() {
-    local part try pids signal=TERM
-    for ((try = 0; try < 30; try++)); do
-        mapfile -t pids < <(living)
-        if [[ ${#pids[@]} -eq 0 ]]; then
-            break
-        fi
-        if ((try == 0 || try >= 10)); then
-            kill -$signal "${pids[@]}" 2>/dev/null || true
+    local part pids signal=TERM begin=$SECONDS
+    while mapfile -t pids < <(living) && [[ ${#pids[@]} -ne 0 && $((SECONDS - begin)) -le 20 ]]; do
+        kill -$signal "${pids[@]}" 2>/dev/null || true
+        sleep 0.2
+        if ((SECONDS - begin > 1)); then
             signal=KILL
         fi
-        sleep 0.1
     done
     for part in $(parts); do
         # An orphan of `ip netns add` is a plain file, which `ip netns delete` does not know.

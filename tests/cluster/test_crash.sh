@@ -55,9 +55,7 @@ done
 above "ranks on node 1" "$ranks" 2 # and what they fork
 mapfile -t before < <(ip netns pids "witan-$name-0"; ip netns pids "witan-$name-1")
 { kill -9 $script; wait $script; } 2>/dev/null
-begin=$SECONDS
 cluster down || wrong "down: exit $?"
-below "seconds to end stubborn ranks" $((SECONDS - begin)) 10
 nothing_left "$name"
 for pid in "${before[@]}"; do
     [ ! -e "/proc/$pid" ] || grep -q '^State:.*zombie' "/proc/$pid/status" ||
