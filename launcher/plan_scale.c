@@ -204,10 +204,11 @@ static witan_status_t add_point(wtn_scale_plan_t *plan, const wtn_scale_point_t 
 static witan_status_t try_forms(search_t *search, wtn_scale_point_t *point,
                                 const wtn_scale_load_t *load)
 {
-    wtn_scale_plan_t        *plan  = search->plan;
-    const wtn_scale_words_t *words = plan->words;
-    bool                     levels =
-        load->domain_count > 1 && load->domain_size > 1 && load->ep % load->domain_size == 0;
+    wtn_scale_plan_t        *plan   = search->plan;
+    const wtn_scale_words_t *words  = plan->words;
+    bool                     maps   = plan->machine.inside.copy_rate > 0; /* no device's links */
+    bool                     levels = load->domain_size > 1 && load->ep % load->domain_size == 0 &&
+                  (load->domain_count > 1 || maps);
     int64_t        most   = words->chunk_count > 0 ? words->chunk_count : 8;
     witan_status_t status = WITAN_OK;
 
