@@ -122,6 +122,13 @@ static uint64_t put_off(const wtn_comm_t *comm, uint64_t deadline_ns, const wtn_
 witan_status_t wtn_wait(wtn_comm_t *comm, wtn_request_t *requests, size_t count, const char *phase,
                         uint64_t deadline_ns, wtn_watch_t *watch)
 {
+    return wtn_wait_polling(comm, requests, count, phase, deadline_ns, watch, NULL, NULL);
+}
+
+witan_status_t wtn_wait_polling(wtn_comm_t *comm, wtn_request_t *requests, size_t count,
+                                const char *phase, uint64_t deadline_ns, wtn_watch_t *watch,
+                                void (*poll)(void *context), void *context)
+{
     wtn_rank_list_t missing;
     uint32_t        idle_count = 0;
 
@@ -134,6 +141,9 @@ witan_status_t wtn_wait(wtn_comm_t *comm, wtn_request_t *requests, size_t count,
         }
         if (done) {
             return WITAN_OK;
+        }
+        if (poll != NULL) {
+            poll(context);
         }
         if (watch != NULL && idle_count++ % WATCH_PERIOD == 0) {
             status = wtn_watch_check(watch);

@@ -35,7 +35,9 @@ typedef enum wtn_tag {
     WTN_TAG_GATHER   = 5,
     WTN_TAG_USER     = 6, /* the program's own */
     WTN_TAG_ROLL     = 7,
-    WTN_TAG_COUNT    = 8,
+    WTN_TAG_ARRIVAL  = 8,
+    WTN_TAG_END      = 9,
+    WTN_TAG_COUNT    = 16,
 } wtn_tag_t;
 
 /* A transport. `post` starts a send or receive of request->bytes at `data`; `test` completes what
@@ -90,7 +92,8 @@ witan_status_t           wtn_watch_open(wtn_watch_t **out, wtn_comm_t *comm, int
 /* Tell all peers `status` and the last error's text. Never waits long: undeliverable notices are
  * dropped. */
 void wtn_watch_raise(wtn_watch_t *watch, witan_status_t status);
-/* WITAN_E_PEER "rank 2: <text>" if a notice is there; takes in beats. */
+/* WITAN_E_PEER "rank 2: <text>" if a notice is there, WITAN_E_TIMEOUT if it is of one; takes in
+ * beats. */
 witan_status_t wtn_watch_check(wtn_watch_t *watch);
 /* Tell all peers that this rank is still at work, several times per time-out at most. */
 void wtn_watch_beat(wtn_watch_t *watch);
@@ -104,6 +107,11 @@ void     wtn_watch_close(wtn_watch_t *watch); /* NULL is allowed */
  * failure comm->broken is set and the requests must be cancelled. `phase` is a static string. */
 witan_status_t wtn_wait(wtn_comm_t *comm, wtn_request_t *requests, size_t count, const char *phase,
                         uint64_t deadline_ns, wtn_watch_t *watch);
+
+/* The same; `poll` (may be NULL) is called with `context` on every pass, to move other messages. */
+witan_status_t wtn_wait_polling(wtn_comm_t *comm, wtn_request_t *requests, size_t count,
+                                const char *phase, uint64_t deadline_ns, wtn_watch_t *watch,
+                                void (*poll)(void *context), void *context);
 
 /* Give up what is still active. Returns how many of them a peer may still reach: sends not taken
  * and receives that a message has begun to fill. If any, no memory of theirs may be freed. */
@@ -137,7 +145,7 @@ void wtn_rank_list_add(wtn_rank_list_t *list, int32_t rank);
 
 /* A named value that must be equal on all ranks, as text. */
 #define WTN_FIELD_BYTES 64
-#define WTN_FIELDS_MAX  40
+#define WTN_FIELDS_MAX  56
 typedef struct wtn_field {
     const char *name;
     char        value[WTN_FIELD_BYTES];

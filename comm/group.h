@@ -12,6 +12,7 @@ struct witan_group {
     int32_t       expert_parallel, tensor_parallel, data_parallel;
     int32_t       expert_index, tensor_index, data_index;
     int32_t       local_rank, local_size; /* among the ranks of this node */
+    int32_t      *nodes; /* [size] the first rank of each rank's node: they share memory */
     int32_t       thread_count;
     int32_t       device;       /* of the cuda backend; -1: not chosen yet */
     bool          share_device; /* several ranks may use one */
@@ -28,6 +29,9 @@ typedef struct wtn_folding {
 /* Fold `rank_count` ranks as `config` says. WITAN_E_ARGUMENT if they do not fold so. */
 witan_status_t wtn_folding_make(const witan_group_config_t *config, int32_t rank,
                                 int32_t rank_count, wtn_folding_t *folding);
+
+/* The rank of an expert index, with this rank's tensor and data index. */
+int32_t wtn_folding_expert_peer(const wtn_folding_t *folding, int32_t expert_index);
 
 /* Rank that holds expert index `expert_index` for this rank's tensor and data index, and the one
  * that holds tensor index `tensor_index` for its expert and data index. */

@@ -9,6 +9,7 @@
 
 #define BEATS_PER_TIMEOUT 8
 #define RAISE_TIMEOUT_NS  1000000000u /* a peer that takes no notice for this long gets none */
+#define SILENT_TIMEOUT_NS 100000000u  /* where one is known to take none */
 
 typedef struct notice {
     int32_t status; /* WITAN_OK: a beat, no fault */
@@ -70,7 +71,8 @@ fail:
 
 void wtn_watch_raise(wtn_watch_t *watch, witan_status_t status)
 {
-    uint64_t deadline = wtn_now_ns() + RAISE_TIMEOUT_NS;
+    uint64_t deadline =
+        wtn_now_ns() + (status == WITAN_E_TIMEOUT ? SILENT_TIMEOUT_NS : RAISE_TIMEOUT_NS);
     bool     done     = false;
 
     if (watch->raised || watch->peer_count == 0) {
@@ -107,8 +109,10 @@ witan_status_t wtn_watch_check(wtn_watch_t *watch)
         }
         if (watch->notices[i].status != WITAN_OK) {
             watch->notices[i].text[WTN_ERROR_TEXT_BYTES - 1] = '\0';
-            return WTN_ERROR(WITAN_E_PEER, "rank %d: %.480s", (int)request->peer,
-                             watch->notices[i].text);
+            /* Who fell silent for a peer is silent for all. */
+            return WTN_ERROR(watch->notices[i].status == WITAN_E_TIMEOUT ? WITAN_E_TIMEOUT
+                                                                         : WITAN_E_PEER,
+                             "rank %d: %.480s", (int)request->peer, watch->notices[i].text);
         }
         watch->heard_ns = wtn_now_ns();
         if (wtn_recv_post(watch->comm, request, request->peer, watch->channel, WTN_TAG_FAULT,

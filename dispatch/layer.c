@@ -42,7 +42,7 @@ static witan_status_t forward(witan_plan_t *plan, const witan_forward_args_t *ar
         wtn_plan_account(plan, WITAN_PHASE_DISPATCH, &since);
         WTN_TRY(wtn_round_compute(plan, r));
         wtn_plan_account(plan, WITAN_PHASE_EXPERTS, &since);
-        WTN_TRY(wtn_round_return(plan, r));
+        WTN_TRY(wtn_round_return(plan, r, !ahead));
         if (!ahead && plan->round_next < plan->round_count) {
             WTN_TRY(wtn_round_post(plan));
         }
@@ -163,13 +163,15 @@ static witan_status_t begin_rounds(witan_plan_t *plan, const void *hidden)
     }
     plan->hidden           = hidden;
     plan->computing        = -1;
+    plan->round_returned   = 0;
     plan->recv_token_count = plan->recv_row_count = plan->tensor_send_bytes = 0;
     plan->step++;
     memset(plan->expert_row_counts, 0,
            (size_t)plan->layer->layout.local_count * sizeof(*plan->expert_row_counts));
     memset(plan->rank_send_bytes, 0, (size_t)plan->ep * sizeof(*plan->rank_send_bytes));
     memset(plan->source_rounds, 0, (size_t)plan->ep * sizeof(*plan->source_rounds));
-    plan->source_rounds[plan->me] = (uint64_t)plan->send_rounds[plan->me];
+    memset(plan->relay_rounds, 0, (size_t)plan->ep * sizeof(*plan->relay_rounds));
+    plan->source_rounds[plan->me] = (uint64_t)plan->send_rounds[plan->home];
     return WITAN_OK;
 }
 
@@ -247,7 +249,7 @@ static witan_status_t finish(witan_plan_t *plan, void *output)
            .slot_count   = plan->shape.slots_per_token,
            .dtype        = layout->config.dtype,
            .out_dtype    = plan->tp > 1 ? WITAN_F32 : layout->config.dtype,
-           .rows         = plan->rows,
+           .rows         = plan->returned,
            .row_index    = plan->sum_index,
            .weights      = exact ? plan->weights : NULL,
            .shared       = plan->layer->shared != NULL ? plan->shared_rows : NULL,
@@ -258,8 +260,10 @@ static witan_status_t finish(witan_plan_t *plan, void *output)
     witan_status_t status;
 
     WTN_TRY(wtn_plan_check_arrays(plan, "combine", plan->token_count, output, output));
-    for (int32_t i = 0; i < plan->shape.round_slots; i++) {
-        WTN_TRY(wtn_round_drain(plan, &plan->rounds[i]));
+    for (int64_t i = plan->round_next - plan->shape.round_slots; i < plan->round_next; i++) {
+        if (i >= 0) {
+            WTN_TRY(wtn_round_drain(plan, wtn_round_at(plan, i)));
+        }
     }
     WTN_TRY(layout->backend->combine(&args));
     wtn_plan_account(plan, WITAN_PHASE_COMBINE, &since);
@@ -321,7 +325,7 @@ static witan_status_t combine(witan_plan_t *plan, void *output)
     witan_status_t status;
 
     WTN_TRY(wtn_plan_check_turn(plan, "combine", WTN_PLAN_COMPUTED, "experts"));
-    WTN_TRY(wtn_round_return(plan, plan->round_next - 1));
+    WTN_TRY(wtn_round_return(plan, plan->round_next - 1, true));
     wtn_plan_account(plan, WITAN_PHASE_COMBINE, &since);
     plan->round_done = plan->round_next;
     plan->state      = WTN_PLAN_ROUTED;
@@ -352,6 +356,7 @@ const wtn_engine_t wtn_engine_rounds = {
     .check    = check,
     .bytes    = wtn_rounds_bytes,
     .create   = wtn_rounds_create,
+    .connect  = wtn_rounds_connect,
     .destroy  = wtn_rounds_destroy,
     .route    = route,
     .import   = import,

@@ -232,7 +232,7 @@ static witan_status_t create(witan_layer_t **out, witan_group_t *group,
         if (layer == NULL) {
             status = WTN_ERROR(WITAN_E_MEMORY, "layer: %zu bytes", sizeof(*layer));
         } else {
-            status = wtn_layout_make(&layer->layout, config, &folding);
+            status = wtn_layout_make(&layer->layout, config, &folding, group->nodes);
         }
     }
     if (status == WITAN_OK) {

@@ -150,8 +150,27 @@ static void make_specs(wtn_layout_t *layout)
     layout->row_bytes = (size_t)config->hidden_size * witan_dtype_bytes(config->dtype);
 }
 
+/* The nodes of the ranks this one exchanges tokens with. */
+static witan_status_t list_nodes(wtn_layout_t *layout, const int32_t *nodes)
+{
+    const wtn_folding_t *folding = &layout->folding;
+    int32_t              ep      = folding->expert_parallel;
+
+    if (nodes == NULL) {
+        return WITAN_OK;
+    }
+    layout->nodes = calloc((size_t)ep, sizeof(*layout->nodes));
+    if (layout->nodes == NULL) {
+        return WTN_ERROR(WITAN_E_MEMORY, "layer: nodes of %" PRId32 " ranks", ep);
+    }
+    for (int32_t j = 0; j < ep; j++) {
+        layout->nodes[j] = nodes[wtn_folding_expert_peer(folding, j)];
+    }
+    return WITAN_OK;
+}
+
 witan_status_t wtn_layout_make(wtn_layout_t *layout, const witan_layer_config_t *config,
-                               const wtn_folding_t *folding)
+                               const wtn_folding_t *folding, const int32_t *nodes)
 {
     const wtn_placement_spec_t placement = {
         .expert_count = config->expert_count,
@@ -174,6 +193,7 @@ witan_status_t wtn_layout_make(wtn_layout_t *layout, const witan_layer_config_t 
     WTN_TRY(wtn_placement_make(&layout->placement, &placement));
     WTN_TRY(list_local_slots(layout));
     wtn_layout_point(layout);
+    WTN_TRY(list_nodes(layout, nodes));
     make_specs(layout);
     return WITAN_OK;
 
@@ -187,7 +207,8 @@ void wtn_layout_free(wtn_layout_t *layout)
     wtn_placement_free(&layout->placement);
     free(layout->local_experts);
     free(layout->local_slots);
-    layout->local_experts = layout->local_slots = NULL;
+    free(layout->nodes);
+    layout->local_experts = layout->local_slots = layout->nodes = NULL;
 }
 
 int64_t wtn_layout_weight_bytes(const wtn_layout_t *layout)

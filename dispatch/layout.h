@@ -25,11 +25,13 @@ typedef struct wtn_layout {
     wtn_gate_spec_t      router;
     wtn_gate_spec_t      shared_gate; /* out_count 0: there is none */
     size_t               row_bytes;   /* H elements */
+    int32_t             *nodes; /* [ep] equal for expert indices that share memory; NULL: none do */
 } wtn_layout_t;
 
-/* Check `config` and lay it out. WITAN_E_CONFIG or WITAN_E_ARGUMENT naming the field. */
+/* Check `config` and lay it out. `nodes` [N]: equal for ranks that share memory; NULL: none do.
+ * WITAN_E_CONFIG or WITAN_E_ARGUMENT naming the field. */
 witan_status_t wtn_layout_make(wtn_layout_t *layout, const witan_layer_config_t *config,
-                               const wtn_folding_t *folding);
+                               const wtn_folding_t *folding, const int32_t *nodes);
 void           wtn_layout_free(wtn_layout_t *layout);
 
 /* Let configuration and specs point to the placement's own tables in place of the caller's; the

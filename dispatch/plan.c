@@ -26,8 +26,9 @@ void wtn_plan_account(witan_plan_t *plan, witan_phase_t phase, uint64_t *since_n
     *since_ns = now;
 }
 
-/* A peer that failed or fell silent is known to all by its own notice or their own deadline; what
- * only this rank has found, it tells. Alone, a refused argument costs nothing but the call. */
+/* A peer that failed is known to all by its own notice; what this rank has found it tells, also who
+ * was silent: others may wait for this rank, and would name it. Alone, a refused argument costs
+ * nothing but the call. */
 witan_status_t wtn_plan_fail(witan_plan_t *plan, witan_status_t status)
 {
     bool alone = plan->ep * plan->tp == 1;
@@ -35,8 +36,7 @@ witan_status_t wtn_plan_fail(witan_plan_t *plan, witan_status_t status)
     if (alone && (status == WITAN_E_ARGUMENT || status == WITAN_E_STATE)) {
         return status;
     }
-    if (plan->state != WTN_PLAN_BROKEN && !alone && status != WITAN_E_PEER &&
-        status != WITAN_E_TIMEOUT) {
+    if (plan->state != WTN_PLAN_BROKEN && !alone && status != WITAN_E_PEER) {
         wtn_watch_raise(plan->watch, status);
     }
     plan->state = WTN_PLAN_BROKEN;
@@ -126,7 +126,7 @@ witan_status_t wtn_take_channel(wtn_comm_t *comm, const char *what, int32_t *cha
 static witan_status_t agree_on_config(const witan_layer_t *layer, const witan_plan_config_t *config,
                                       int32_t channel, witan_status_t status)
 {
-    wtn_field_t fields[10];
+    wtn_field_t fields[11];
 
     wtn_field_set(&fields[0], "pair_token_count_max", "%" PRId64, config->pair_token_count_max);
     wtn_field_set(&fields[1], "pair_row_count_max", "%" PRId64, config->pair_row_count_max);
@@ -136,6 +136,7 @@ static witan_status_t agree_on_config(const witan_layer_t *layer, const witan_pl
     wtn_field_set(&fields[5], "masked_rows_max", "%" PRId32, config->masked_rows_max);
     wtn_field_set(&fields[8], "exchange", "%d", (int)config->exchange);
     wtn_field_set(&fields[9], "tensor_exchange", "%d", (int)config->tensor_exchange);
+    wtn_field_set(&fields[10], "hierarchy", "%d", (int)config->hierarchy);
     wtn_field_set(&fields[6], "layer (as made)", "%" PRId32, layer->index);
     wtn_field_set(&fields[7], "channel", "%" PRId32, channel);
     return wtn_agree(&layer->group->comm, "plan", status, fields, WTN_COUNT_OF(fields));
@@ -265,6 +266,9 @@ witan_status_t witan_plan_stats(const witan_plan_t *plan, witan_stats_t *stats)
         .tensor_send_bytes   = plan->tensor_send_bytes,
         .imbalance           = imbalance_of(plan->rank_row_counts, plan->ep),
         .executor            = plan->executor,
+        .hierarchy           = plan->shape.domains.count < plan->shape.domains.ranks
+                                   ? WITAN_HIERARCHY_TWO_LEVEL
+                                   : WITAN_HIERARCHY_FLAT,
     };
     memcpy(stats->phase_ns, plan->phase_ns, sizeof(stats->phase_ns));
     memcpy(stats->executor_counts, plan->executor_counts, sizeof(stats->executor_counts));

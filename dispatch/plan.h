@@ -1,15 +1,21 @@
 /* The plan object: all memory of a step, the routed tokens by destination, and the rounds in
  * flight.
  *
- * A step's tokens are sorted by destination ("pairs": this rank and one peer). A pair's tokens
+ * A step's tokens are sorted by destination ("pairs": this rank and one domain). A pair's tokens
  * travel in pieces, one per round, cut so that no piece exceeds the quota of its source; source and
- * destination know the quota, so no permission is asked and nobody waits for a slot. */
+ * destination know the quota, so no permission is asked and nobody waits for a slot.
+ *
+ * What a domain receives, and the rows it computes, lie in a window: memory of all its members, or
+ * of the plan alone where it has one. One member, the relay, takes in the pieces of a source and
+ * says so to its mates; when all have computed their rows it sends them back. */
 #ifndef WTN_PLAN_INTERNAL_H
 #define WTN_PLAN_INTERNAL_H
 
 #include <witan/plan.h>
 
 #include "comm/comm.h"
+#include "comm/segment.h"
+#include "dispatch/domain.h"
 #include "dispatch/engine.h"
 #include "dispatch/layer.h"
 
@@ -22,12 +28,13 @@ typedef struct wtn_manifest {
     uint64_t step;
     uint64_t rounds_left; /* pieces of this pair after this one */
     int64_t  token_count, row_count;
+    int64_t  row_begin; /* at home: where the source wants the rows */
 } wtn_manifest_t;
 
 /* One (token, k) of a piece, after its manifest. */
 typedef struct wtn_wire_row {
-    int32_t token;  /* index among the tokens of the piece, ascending */
-    int32_t expert; /* slot of the placement, held by the destination */
+    int32_t token; /* index among the tokens of the piece, ascending */
+    int32_t slot;  /* of the placement */
     float   weight;
 } wtn_wire_row_t;
 
@@ -37,25 +44,34 @@ typedef struct wtn_piece {
     int64_t row_begin, row_count;
 } wtn_piece_t;
 
-/* One round in flight. Arrays by peer have [ep] entries; slots of a source lie at source_*_begin.
- */
+/* From a relay to its mates: the pieces of a round are in the window. Back: their rows are. */
+typedef struct wtn_notice {
+    uint64_t step;
+    uint32_t round;
+    uint32_t rounds; /* with pieces taken in by the sender */
+} wtn_notice_t;
+
+/* One round in flight. Arrays by peer have [ep] entries, of which those by domain use [domains];
+ * slots of a source lie at source_*_begin. */
 typedef struct wtn_round {
-    int64_t         index;    /* -1: idle */
-    wtn_piece_t    *pieces;   /* [ep] sent */
-    wtn_manifest_t *headers;  /* [ep] received */
-    bool           *expected; /* [ep] a piece comes from there */
-    bool            tokens_posted;
-    witan_status_t  poll_status;   /* a failure found while polling, told by the next wait */
-    char           *manifest_send; /* packed by destination */
-    char           *manifest_recv; /* [ep] slots */
-    char           *token_send;    /* packed by destination */
-    char           *token_recv;    /* slots of tokens */
-    int64_t         row_base;      /* of this round's slots in plan->rows */
-    int64_t        *row_in, *row_out;
-    int32_t        *row_expert;
-    int64_t        *reduce_index; /* reduced: [slots of tokens, K] */
-    float          *reduce_weight;
-    wtn_request_t  *requests; /* REQUEST_KINDS x [ep] */
+    int64_t        index;    /* -1: idle */
+    wtn_piece_t   *pieces;   /* [domains] sent */
+    bool          *expected; /* [ep] a piece comes from there to this rank */
+    bool           tokens_posted, arrived, computed, returned; /* how far it has come */
+    witan_status_t poll_status;   /* a failure found while polling, told by the next wait */
+    char          *manifest_send; /* packed by destination */
+    char          *manifest_recv; /* [ep] slots, of the window */
+    char          *token_send;    /* packed by destination */
+    char          *token_recv;    /* slots of tokens, of the window */
+    wtn_notice_t   notice;        /* sent */
+    wtn_notice_t  *arrivals;      /* [ep] received */
+    wtn_notice_t  *ends;          /* [ep] received */
+    int64_t        row_base;      /* of this round's slots in plan->rows */
+    int64_t       *row_in, *row_out;
+    int32_t       *row_expert;
+    int64_t       *reduce_index; /* reduced: [slots of tokens, K] */
+    float         *reduce_weight;
+    wtn_request_t *requests; /* REQUEST_KINDS x [ep] */
 } wtn_round_t;
 
 typedef enum wtn_request_kind {
@@ -63,6 +79,10 @@ typedef enum wtn_request_kind {
     WTN_REQUEST_TOKENS_RECV,
     WTN_REQUEST_MANIFEST_SEND,
     WTN_REQUEST_TOKENS_SEND,
+    WTN_REQUEST_ARRIVAL_RECV,
+    WTN_REQUEST_ARRIVAL_SEND,
+    WTN_REQUEST_END_RECV,
+    WTN_REQUEST_END_SEND,
     WTN_REQUEST_ROWS_SEND,
     WTN_REQUEST_ROWS_RECV,
     WTN_REQUEST_KINDS
@@ -79,17 +99,19 @@ typedef enum wtn_plan_state {
 
 /* Sizes of a plan; pure. Per-source arrays have [ep] entries. */
 typedef struct wtn_plan_shape {
-    int64_t  token_count_max;              /* of this rank */
-    int64_t *source_tokens, *source_rows;  /* quotas of a piece from each source */
-    int64_t *source_token_begin;           /* [ep + 1] prefix sums: slots */
-    int64_t *source_row_begin;             /* [ep + 1] */
-    int64_t  return_count;                 /* rows that can come back to this rank */
-    int32_t  slots_per_token;              /* of the final sum: K, or distinct ranks */
-    int32_t  round_slots;                  /* rounds in flight: 1 or 2 */
-    int64_t  row_slot_count;               /* rows computed in one round */
-    int64_t  token_slot_count;             /* tokens received in one round */
-    int64_t  send_token_max, send_row_max; /* of this rank in one round, all destinations */
-    int64_t  route_block;                  /* tokens gated at once */
+    wtn_domains_t domains;
+    int64_t       token_count_max;             /* of this rank */
+    int64_t      *source_tokens, *source_rows; /* quotas of a piece from each source */
+    int64_t      *source_token_begin;          /* [ep + 1] prefix sums: slots of tokens */
+    int64_t      *source_row_begin;            /* [ep + 1] of manifest rows */
+    int64_t      *source_slot_begin;           /* [ep + 1] of computed rows */
+    int64_t      *return_begin;     /* [ep + 1] of rows that come back to members at home */
+    int32_t       slots_per_token;  /* of the final sum: K, or distinct domains */
+    int32_t       round_slots;      /* rounds in flight: 1 or 2 */
+    int64_t       row_slot_count;   /* rows taken in by the domain in one round */
+    int64_t       token_slot_count; /* tokens received in one round */
+    int64_t       send_token_max, send_row_max; /* of this rank in one round, all destinations */
+    int64_t       route_block;                  /* tokens gated at once */
 } wtn_plan_shape_t;
 
 struct witan_plan {
@@ -103,7 +125,10 @@ struct witan_plan {
     size_t              arena_bytes;
     bool                arena_owned;
     int32_t             channel;
+    wtn_segment_t       window; /* where the domain has several members */
+    wtn_segment_name_t  window_name;
     int32_t             ep, tp, me;                  /* me: expert index */
+    int32_t             home;                        /* the domain of this rank */
     int32_t            *expert_peers, *tensor_peers; /* ranks */
     wtn_watch_t        *watch;
     wtn_plan_state_t    state;
@@ -118,28 +143,31 @@ struct witan_plan {
     char    *scratch; /* gate, top-k, experts and all-reduce, one after the other */
     size_t   scratch_bytes;
 
-    /* tokens and rows by destination */
-    int64_t *pair_token_begin; /* [ep + 1] */
-    int64_t *pair_row_begin;   /* [ep + 1] */
+    /* tokens and rows by destination, a domain */
+    int64_t *pair_token_begin; /* [domains + 1] */
+    int64_t *pair_row_begin;   /* [domains + 1] */
     int64_t *send_token;       /* token of each pair token */
     int64_t *token_first_row;  /* first row of each pair token, and the end */
     int32_t *row_token;        /* pair token of each row, counted within its pair */
-    int32_t *row_expert;       /* slot of the placement for each row */
+    int32_t *row_slot;         /* of the placement */
     float   *row_weight;
     int64_t *sum_index;   /* [T, slots_per_token] into the returned rows, or -1 */
-    int64_t *last_token;  /* [ep] scratch of the schedule */
-    int64_t *cursor;      /* [2, ep] scratch of the schedule */
-    int64_t *next_token;  /* [ep] first pair token not yet sent */
-    int64_t *send_rounds; /* [ep] pieces of each pair */
+    int64_t *last_token;  /* [domains] scratch of the schedule */
+    int64_t *cursor;      /* [2, domains] scratch of the schedule */
+    int64_t *next_token;  /* [domains] first pair token not yet sent */
+    int64_t *send_rounds; /* [domains] pieces of each pair */
 
     /* rounds */
     const void    *hidden;
-    int64_t        round_next;    /* to post */
-    int64_t        round_done;    /* combined */
-    int64_t        round_count;   /* known from the first dispatch on */
-    uint64_t      *source_rounds; /* [ep] pieces from each source */
+    int64_t        round_next;     /* to post */
+    int64_t        round_done;     /* combined */
+    int64_t        round_returned; /* rows sent back */
+    int64_t        round_count;    /* known from the first dispatch on */
+    uint64_t      *source_rounds;  /* [ep] pieces this rank takes in from each source */
+    uint32_t      *relay_rounds;   /* [ep] rounds with pieces taken in by each mate */
     wtn_round_t    rounds[WTN_ROUNDS_IN_FLIGHT];
-    char          *rows; /* [return_count] returned rows, then slots of computed rows per round */
+    char          *rows;     /* window: returned rows of the members, then computed rows by round */
+    char          *returned; /* those of this rank */
     char          *partial_rows;    /* reduced: [round_slots, token slots] sums to send */
     char          *shared_rows;     /* [T, H] */
     float         *shared_logit;    /* [T] */
@@ -179,7 +207,11 @@ witan_status_t wtn_plan_shape_make(wtn_plan_shape_t *shape, const wtn_layout_t *
                                    const witan_plan_config_t *config, const int64_t *token_maxima);
 void           wtn_plan_shape_free(wtn_plan_shape_t *shape);
 
-/* plan_memory.c: bytes, create and destroy of the rounds engine. */
+/* plan_memory.c: bytes, create, connect and destroy of the rounds engine. */
+witan_status_t wtn_rounds_shared_bytes(const wtn_layout_t        *layout,
+                                       const witan_plan_config_t *config,
+                                       const int64_t *token_maxima, int64_t *bytes);
+witan_status_t wtn_rounds_connect(witan_plan_t *plan);
 witan_status_t wtn_rounds_bytes(const wtn_layout_t *layout, const witan_plan_config_t *config,
                                 const int64_t *token_maxima, int32_t thread_count, int64_t *bytes);
 witan_status_t wtn_rounds_create(witan_plan_t *plan, const int64_t *token_maxima);
@@ -197,14 +229,16 @@ witan_status_t wtn_plan_check_workspace(const witan_plan_t *plan, size_t alignme
 
 /* schedule.c: from ids and weights to tokens and rows by destination. */
 void wtn_schedule(witan_plan_t *plan);
-/* The piece of pair `peer` that starts at pair token `token_begin` (absolute). */
-wtn_piece_t wtn_schedule_cut(const witan_plan_t *plan, int32_t peer, int64_t token_begin);
+/* The piece for `domain` that starts at pair token `token_begin` (absolute). */
+wtn_piece_t wtn_schedule_cut(const witan_plan_t *plan, int32_t domain, int64_t token_begin);
 
 /* round.c: the stages of one round; see layer.c for how they are strung together. */
 witan_status_t wtn_round_post(witan_plan_t *plan);
 witan_status_t wtn_round_wait(witan_plan_t *plan, int64_t index);
 witan_status_t wtn_round_compute(witan_plan_t *plan, int64_t index);
-witan_status_t wtn_round_return(witan_plan_t *plan, int64_t index);
+/* Send the rows of a computed round back, after those of the rounds before; with `wait` once all
+ * mates have computed theirs, else only if they have by now: a later poll or wait then does it. */
+witan_status_t wtn_round_return(witan_plan_t *plan, int64_t index, bool wait);
 witan_status_t wtn_round_drain(witan_plan_t *plan,
                                wtn_round_t  *round); /* all its messages are over */
 wtn_round_t   *wtn_round_at(witan_plan_t *plan, int64_t index);

@@ -1,4 +1,8 @@
-/* The arena of a plan of the rounds engine: every array of every step, laid out once. */
+/* The memory of a plan of the rounds engine: every array of every step, laid out once. What other
+ * members of the domain read or write is the window, the rest the arena; where the domain has one
+ * member the window is part of the arena. */
+#include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/error.h"
@@ -42,27 +46,30 @@ static void carve_schedule(witan_plan_t *plan, const wtn_layout_t *layout, wtn_c
 {
     const wtn_plan_shape_t *shape       = &plan->shape;
     size_t                  ep          = (size_t)layout->folding.expert_parallel;
+    size_t                  domains     = (size_t)shape->domains.count;
     size_t                  topk        = (size_t)layout->config.topk;
-    size_t                  rows        = (size_t)shape->token_count_max * topk;
-    size_t                  pair_tokens = (size_t)shape->token_count_max * (topk < ep ? topk : ep);
+    size_t                  tokens      = (size_t)shape->token_count_max;
+    size_t                  rows        = tokens * topk;
+    size_t                  pair_tokens = tokens * (topk < domains ? topk : domains);
 
-    plan->ids               = wtn_carve(carver, rows, sizeof(*plan->ids));
-    plan->weights           = wtn_carve(carver, rows, sizeof(*plan->weights));
-    plan->logits            = wtn_carve(carver, (size_t)shape->route_block,
-                                        (size_t)layout->config.expert_count * sizeof(float));
-    plan->pair_token_begin  = wtn_carve(carver, ep + 1, sizeof(int64_t));
-    plan->pair_row_begin    = wtn_carve(carver, ep + 1, sizeof(int64_t));
-    plan->send_token        = wtn_carve(carver, pair_tokens, sizeof(int64_t));
-    plan->token_first_row   = wtn_carve(carver, pair_tokens + 1, sizeof(int64_t));
-    plan->row_token         = wtn_carve(carver, rows, sizeof(int32_t));
-    plan->row_expert        = wtn_carve(carver, rows, sizeof(int32_t));
-    plan->row_weight        = wtn_carve(carver, rows, sizeof(float));
-    plan->sum_index         = wtn_carve(carver, (size_t)shape->return_count, sizeof(int64_t));
-    plan->last_token        = wtn_carve(carver, ep, sizeof(int64_t));
-    plan->cursor            = wtn_carve(carver, 2 * ep, sizeof(int64_t));
-    plan->next_token        = wtn_carve(carver, ep, sizeof(int64_t));
-    plan->send_rounds       = wtn_carve(carver, ep, sizeof(int64_t));
+    plan->ids              = wtn_carve(carver, rows, sizeof(*plan->ids));
+    plan->weights          = wtn_carve(carver, rows, sizeof(*plan->weights));
+    plan->logits           = wtn_carve(carver, (size_t)shape->route_block,
+                                       (size_t)layout->config.expert_count * sizeof(float));
+    plan->pair_token_begin = wtn_carve(carver, domains + 1, sizeof(int64_t));
+    plan->pair_row_begin   = wtn_carve(carver, domains + 1, sizeof(int64_t));
+    plan->send_token       = wtn_carve(carver, pair_tokens, sizeof(int64_t));
+    plan->token_first_row  = wtn_carve(carver, pair_tokens + 1, sizeof(int64_t));
+    plan->row_token        = wtn_carve(carver, rows, sizeof(int32_t));
+    plan->row_slot         = wtn_carve(carver, rows, sizeof(int32_t));
+    plan->row_weight       = wtn_carve(carver, rows, sizeof(float));
+    plan->sum_index   = wtn_carve(carver, tokens * (size_t)shape->slots_per_token, sizeof(int64_t));
+    plan->last_token  = wtn_carve(carver, domains, sizeof(int64_t));
+    plan->cursor      = wtn_carve(carver, 2 * domains, sizeof(int64_t));
+    plan->next_token  = wtn_carve(carver, domains, sizeof(int64_t));
+    plan->send_rounds = wtn_carve(carver, domains, sizeof(int64_t));
     plan->source_rounds     = wtn_carve(carver, ep, sizeof(uint64_t));
+    plan->relay_rounds      = wtn_carve(carver, ep, sizeof(uint32_t));
     plan->rank_row_counts   = wtn_carve(carver, ep, sizeof(int64_t));
     plan->rank_send_bytes   = wtn_carve(carver, ep, sizeof(int64_t));
     plan->expert_row_counts = wtn_carve(carver, (size_t)layout->local_count + 1, sizeof(int64_t));
@@ -76,24 +83,23 @@ static void carve_round(witan_plan_t *plan, wtn_round_t *round, const wtn_layout
 {
     const wtn_plan_shape_t *shape   = &plan->shape;
     size_t                  ep      = (size_t)layout->folding.expert_parallel;
+    size_t                  domains = (size_t)shape->domains.count;
     bool                    reduced = plan->config.combine == WITAN_COMBINE_REDUCED;
     bool                    alone   = ep == 1; /* own tokens are read where they lie */
     size_t                  rows    = (size_t)shape->row_slot_count;
     size_t                  tokens  = (size_t)shape->token_slot_count;
     size_t                  sums    = reduced ? tokens * (size_t)layout->config.topk : 0;
 
-    round->pieces        = wtn_carve(carver, ep, sizeof(*round->pieces));
-    round->headers       = wtn_carve(carver, ep, sizeof(*round->headers));
+    round->pieces        = wtn_carve(carver, domains, sizeof(*round->pieces));
     round->expected      = wtn_carve(carver, ep, sizeof(*round->expected));
+    round->arrivals      = wtn_carve(carver, ep, sizeof(*round->arrivals));
+    round->ends          = wtn_carve(carver, ep, sizeof(*round->ends));
     round->manifest_send = wtn_carve(carver,
-                                     ep * sizeof(wtn_manifest_t) +
+                                     domains * sizeof(wtn_manifest_t) +
                                          (size_t)shape->send_row_max * sizeof(wtn_wire_row_t),
                                      1);
-    round->manifest_recv =
-        wtn_carve(carver, ep * sizeof(wtn_manifest_t) + rows * sizeof(wtn_wire_row_t), 1);
     round->token_send =
         wtn_carve(carver, alone ? 0 : (size_t)shape->send_token_max, layout->row_bytes);
-    round->token_recv    = wtn_carve(carver, alone ? 0 : tokens, layout->row_bytes);
     round->row_in        = wtn_carve(carver, rows, sizeof(int64_t));
     round->row_out       = wtn_carve(carver, rows, sizeof(int64_t));
     round->row_expert    = wtn_carve(carver, rows, sizeof(int32_t));
@@ -103,25 +109,19 @@ static void carve_round(witan_plan_t *plan, wtn_round_t *round, const wtn_layout
 }
 
 /* With a null base only measure. */
-static void carve(witan_plan_t *plan, const wtn_layout_t *layout, int32_t thread_count,
-                  wtn_carver_t *carver)
+static void carve_arena(witan_plan_t *plan, const wtn_layout_t *layout, int32_t thread_count,
+                        wtn_carver_t *carver)
 {
     const wtn_plan_shape_t *shape   = &plan->shape;
     bool                    reduced = plan->config.combine == WITAN_COMBINE_REDUCED;
-    int32_t                 me = layout->folding.expert_index, tp = layout->folding.tensor_parallel;
-    size_t                  hidden = (size_t)layout->config.hidden_size;
-    size_t                  tokens = (size_t)shape->token_count_max;
-    /* In the exact mode own rows are computed in place among the returned ones. */
-    int64_t rows_per_round = shape->row_slot_count - (reduced ? 0 : shape->source_rows[me]);
+    int32_t                 tp      = layout->folding.tensor_parallel;
+    size_t                  hidden  = (size_t)layout->config.hidden_size;
+    size_t                  tokens  = (size_t)shape->token_count_max;
 
     carve_schedule(plan, layout, carver);
     for (int32_t i = 0; i < shape->round_slots; i++) {
         carve_round(plan, &plan->rounds[i], layout, carver);
-        plan->rounds[i].row_base = shape->return_count + i * rows_per_round;
     }
-    plan->rows =
-        wtn_carve(carver, (size_t)(shape->return_count + shape->round_slots * rows_per_round),
-                  layout->row_bytes);
     plan->partial_rows =
         wtn_carve(carver, reduced ? (size_t)(shape->round_slots * shape->token_slot_count) : 0,
                   layout->row_bytes);
@@ -135,49 +135,91 @@ static void carve(witan_plan_t *plan, const wtn_layout_t *layout, int32_t thread
     plan->scratch         = wtn_carve(carver, plan->scratch_bytes, 1);
 }
 
-witan_status_t wtn_rounds_bytes(const wtn_layout_t *layout, const witan_plan_config_t *config,
-                                const int64_t *token_maxima, int32_t thread_count, int64_t *bytes)
+/* The same places on every member of the domain. */
+static void carve_window(witan_plan_t *plan, const wtn_layout_t *layout, wtn_carver_t *carver)
 {
-    witan_plan_t   plan   = {.config = *config};
-    wtn_carver_t   carver = {0};
-    witan_status_t status = wtn_plan_shape_make(&plan.shape, layout, config, token_maxima);
+    const wtn_plan_shape_t *shape    = &plan->shape;
+    int32_t                 ep       = layout->folding.expert_parallel;
+    int64_t                 returned = shape->return_begin[ep];
+    int64_t                 computed = shape->source_slot_begin[ep];
 
-    if (status != WITAN_OK) {
-        return status;
+    for (int32_t i = 0; i < shape->round_slots; i++) {
+        wtn_round_t *round = &plan->rounds[i];
+
+        round->manifest_recv = wtn_carve(carver,
+                                         (size_t)ep * sizeof(wtn_manifest_t) +
+                                             (size_t)shape->row_slot_count * sizeof(wtn_wire_row_t),
+                                         1);
+        round->token_recv =
+            wtn_carve(carver, ep == 1 ? 0 : (size_t)shape->token_slot_count, layout->row_bytes);
+        round->row_base = returned + i * computed;
     }
-    carve(&plan, layout, thread_count, &carver);
-    wtn_plan_shape_free(&plan.shape);
-    if (carver.bytes > (size_t)INT64_MAX) {
+    plan->rows =
+        wtn_carve(carver, (size_t)(returned + shape->round_slots * computed), layout->row_bytes);
+}
+
+static bool has_mates(const wtn_plan_shape_t *shape, int32_t expert_index)
+{
+    return wtn_domain_size(&shape->domains, shape->domains.of[expert_index]) > 1;
+}
+
+/* Measure both. WITAN_E_ARGUMENT where 64 bits do not hold them. */
+static witan_status_t measure(witan_plan_t *plan, const wtn_layout_t *layout, int32_t thread_count,
+                              size_t *arena_bytes, size_t *window_bytes)
+{
+    wtn_carver_t arena = {0}, window = {0};
+    bool         shared = has_mates(&plan->shape, layout->folding.expert_index);
+
+    carve_arena(plan, layout, thread_count, &arena);
+    carve_window(plan, layout, shared ? &window : &arena);
+    if (arena.bytes > (size_t)INT64_MAX || window.bytes > (size_t)INT64_MAX) {
         return WTN_ERROR(WITAN_E_ARGUMENT, "plan: the size overflows 64 bits");
     }
-    *bytes = (int64_t)carver.bytes;
+    *arena_bytes  = arena.bytes;
+    *window_bytes = window.bytes;
     return WITAN_OK;
 }
 
-static witan_status_t take_memory(witan_plan_t *plan)
+static witan_status_t sizes(const wtn_layout_t *layout, const witan_plan_config_t *config,
+                            const int64_t *token_maxima, int32_t thread_count, size_t *arena_bytes,
+                            size_t *window_bytes)
 {
-    const wtn_layout_t *layout  = &plan->layer->layout;
-    int32_t             threads = plan->layer->group->thread_count;
-    wtn_carver_t        carver  = {0};
-    witan_status_t      status;
+    witan_plan_t   plan   = {.config = *config};
+    witan_status_t status = wtn_plan_shape_make(&plan.shape, layout, config, token_maxima);
 
-    carve(plan, layout, threads, &carver);
-    plan->arena_bytes = carver.bytes;
-    status            = wtn_plan_check_workspace(plan, WTN_CACHE_LINE_BYTES);
-    if (status != WITAN_OK) {
-        return status;
-    }
-    if (plan->config.workspace != NULL) {
-        plan->arena = plan->config.workspace;
-    } else {
-        plan->arena       = plan->arena_bytes == SIZE_MAX ? NULL : wtn_alloc(plan->arena_bytes);
-        plan->arena_owned = true;
-    }
-    if (plan->arena == NULL) {
-        return WTN_ERROR(WITAN_E_MEMORY, "plan: %zu bytes of workspace", plan->arena_bytes);
-    }
-    carver = (wtn_carver_t){.base = plan->arena};
-    carve(plan, layout, threads, &carver);
+    WTN_TRY(status);
+    WTN_TRY(measure(&plan, layout, thread_count, arena_bytes, window_bytes));
+
+fail:
+    wtn_plan_shape_free(&plan.shape);
+    return status;
+}
+
+witan_status_t wtn_rounds_bytes(const wtn_layout_t *layout, const witan_plan_config_t *config,
+                                const int64_t *token_maxima, int32_t thread_count, int64_t *bytes)
+{
+    size_t         arena = 0, window = 0;
+    witan_status_t status = sizes(layout, config, token_maxima, thread_count, &arena, &window);
+
+    *bytes = (int64_t)arena;
+    return status;
+}
+
+witan_status_t wtn_rounds_shared_bytes(const wtn_layout_t        *layout,
+                                       const witan_plan_config_t *config,
+                                       const int64_t *token_maxima, int64_t *bytes)
+{
+    size_t         arena = 0, window = 0;
+    witan_status_t status = sizes(layout, config, token_maxima, 1, &arena, &window);
+
+    *bytes = (int64_t)window;
+    return status;
+}
+
+static void clear(witan_plan_t *plan)
+{
+    const wtn_layout_t *layout = &plan->layer->layout;
+
     for (int32_t i = 0; i < plan->shape.round_slots; i++) {
         wtn_round_t *round = &plan->rounds[i];
 
@@ -189,7 +231,49 @@ static witan_status_t take_memory(witan_plan_t *plan)
     memset(plan->expert_token_counts, 0, (size_t)layout->config.expert_count * sizeof(int64_t));
     memset(plan->rank_row_counts, 0, (size_t)plan->ep * sizeof(int64_t));
     memset(plan->rank_send_bytes, 0, (size_t)plan->ep * sizeof(int64_t));
-    return WITAN_OK;
+}
+
+/* The window lies at `memory`. */
+static void open_window(witan_plan_t *plan, void *memory)
+{
+    const wtn_layout_t *layout = &plan->layer->layout;
+    wtn_carver_t        carver = {.base = memory};
+
+    carve_window(plan, layout, &carver);
+    plan->returned = plan->rows + (size_t)plan->shape.return_begin[plan->me] * layout->row_bytes;
+}
+
+static witan_status_t take_memory(witan_plan_t *plan)
+{
+    const wtn_layout_t *layout  = &plan->layer->layout;
+    int32_t             threads = plan->layer->group->thread_count;
+    size_t              window_bytes;
+    wtn_carver_t        carver;
+    witan_status_t      status;
+
+    WTN_TRY(measure(plan, layout, threads, &plan->arena_bytes, &window_bytes));
+    WTN_TRY(wtn_plan_check_workspace(plan, WTN_CACHE_LINE_BYTES));
+    if (plan->config.workspace != NULL) {
+        plan->arena = plan->config.workspace;
+    } else {
+        plan->arena       = wtn_alloc(plan->arena_bytes);
+        plan->arena_owned = true;
+    }
+    if (plan->arena == NULL) {
+        return WTN_ERROR(WITAN_E_MEMORY, "plan: %zu bytes of workspace", plan->arena_bytes);
+    }
+    carver = (wtn_carver_t){.base = plan->arena};
+    carve_arena(plan, layout, threads, &carver);
+    clear(plan);
+    if (window_bytes == 0) {
+        open_window(plan, (char *)plan->arena + carver.bytes);
+    } else if (plan->shape.domains.place[plan->me] == 0) {
+        WTN_TRY(wtn_segment_make(&plan->window, window_bytes, &plan->window_name));
+        open_window(plan, plan->window.memory);
+    }
+
+fail:
+    return status;
 }
 
 witan_status_t wtn_rounds_create(witan_plan_t *plan, const int64_t *token_maxima)
@@ -197,7 +281,47 @@ witan_status_t wtn_rounds_create(witan_plan_t *plan, const int64_t *token_maxima
     witan_status_t status =
         wtn_plan_shape_make(&plan->shape, &plan->layer->layout, &plan->config, token_maxima);
 
-    return status == WITAN_OK ? take_memory(plan) : status;
+    if (status != WITAN_OK) {
+        return status;
+    }
+    plan->home = plan->shape.domains.of[plan->me];
+    return take_memory(plan);
+}
+
+/* The members find the window that the first of them has made. */
+witan_status_t wtn_rounds_connect(witan_plan_t *plan)
+{
+    const wtn_domains_t *domains = &plan->shape.domains;
+    int32_t              first   = domains->members[domains->begin[plan->home]];
+    bool                 shared  = false;
+    wtn_segment_name_t  *names;
+    witan_status_t       status = WITAN_OK;
+
+    /* Known to all ranks of the group alike, also to those of other expert-parallel groups. */
+    for (int32_t rank = 0; rank < plan->comm->size && !shared; rank++) {
+        shared = plan->layer->group->nodes[rank] != rank;
+    }
+    if (!shared || plan->config.hierarchy == WITAN_HIERARCHY_FLAT) {
+        return WITAN_OK;
+    }
+    names = calloc((size_t)plan->comm->size, sizeof(*names));
+    if (names == NULL) {
+        status = WTN_ERROR(WITAN_E_MEMORY, "plan: %" PRId32 " names", plan->comm->size);
+    }
+    WTN_TRY(wtn_agree(plan->comm, "plan", status, NULL, 0));
+    WTN_TRY(wtn_allgather(plan->comm, &plan->window_name, sizeof(*names), names, "plan"));
+    if (first != plan->me) {
+        status = wtn_segment_find(&plan->window, &names[plan->expert_peers[first]]);
+        if (status == WITAN_OK) {
+            open_window(plan, plan->window.memory);
+        }
+    }
+    WTN_TRY(wtn_agree(plan->comm, "plan", status, NULL, 0));
+    wtn_segment_settle(&plan->window);
+
+fail:
+    free(names);
+    return status;
 }
 
 /* Requests a peer may still serve. */
@@ -219,8 +343,11 @@ void wtn_rounds_destroy(witan_plan_t *plan)
 {
     size_t left = cancel_all(plan);
 
-    if (plan->arena_owned && left == 0) {
-        wtn_free(plan->arena); /* else it stays: a woken peer must not write into reused memory */
+    if (left == 0) { /* else it stays: a woken peer must not write into reused memory */
+        if (plan->arena_owned) {
+            wtn_free(plan->arena);
+        }
+        wtn_segment_free(&plan->window);
     }
     wtn_plan_shape_free(&plan->shape);
 }

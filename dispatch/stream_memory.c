@@ -20,6 +20,10 @@ witan_status_t wtn_stream_check(const wtn_layout_t *layout, const witan_plan_con
         return WTN_ERROR(WITAN_E_UNSUPPORTED, "plan: exchange: backend %s has no transport",
                          layout->backend->name);
     }
+    if (config->hierarchy == WITAN_HIERARCHY_TWO_LEVEL) {
+        return WTN_ERROR(WITAN_E_UNSUPPORTED, "plan: hierarchy: backend %s dispatches flat only",
+                         layout->backend->name);
+    }
     if (config->workspace != NULL && (uintptr_t)config->workspace % WTN_CACHE_LINE_BYTES != 0) {
         return WTN_ERROR(WITAN_E_ARGUMENT, "plan: workspace: expected %d-byte aligned, found %p",
                          WTN_CACHE_LINE_BYTES, config->workspace);

@@ -392,5 +392,6 @@ witan_plan_config_t wtn_plan_config_make(const wtn_plan_options_t *options)
     config.exchange             = (witan_exchange_t)options->exchange;
     config.tensor_exchange      = (witan_tensor_exchange_t)options->tensor_exchange;
     config.sm_reserved          = (int32_t)options->sm_reserved;
+    config.hierarchy            = (witan_hierarchy_t)options->hierarchy;
     return config;
 }

@@ -20,12 +20,15 @@ typedef struct wtn_feed {
 /* How plans are made, as options. */
 typedef struct wtn_plan_options {
     int32_t combine, executor, exchange, tensor_exchange; /* the values of the library's enums */
+    int32_t hierarchy;
     int64_t chunk_count, pair_token_count_max, pair_row_count_max, sm_reserved;
 } wtn_plan_options_t;
 
 #define WTN_PLAN_OPTIONS(o)                                                                        \
     WTN_OPT_CHOICE("combine", "exact|reduced", "exact", &(o)->combine,                             \
-                   "reduced: ranks sum their rows before they return"),                            \
+                   "reduced: ranks (two-level: nodes) sum their rows before they return"),         \
+        WTN_OPT_CHOICE("hierarchy", "auto|flat|two-level", "auto", &(o)->hierarchy,                \
+                       "two-level: a token crosses to a node once; flat: to a rank once"),         \
         WTN_OPT_CHOICE("executor", "auto|contiguous|masked", "auto", &(o)->executor,               \
                        "how rows are laid out for the experts"),                                   \
         WTN_OPT_INTEGER("chunks", "N", "1", 1, 65536, &(o)->chunk_count,                           \

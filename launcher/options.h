@@ -119,6 +119,6 @@ bool wtn_option_given(const wtn_command_t *command, const char *name);
  * command->option_count. */
 void wtn_options_fields(const wtn_command_t *command, wtn_field_t *fields);
 
-#define WTN_OPTION_COUNT_MAX 39 /* with the command's name WTN_FIELDS_MAX of comm.h */
+#define WTN_OPTION_COUNT_MAX 55 /* with the command's name WTN_FIELDS_MAX of comm.h */
 
 #endif

@@ -46,6 +46,16 @@ typedef enum witan_tensor_exchange {
     WITAN_TENSOR_SCATTER = 1,
 } witan_tensor_exchange_t;
 
+/** Over which ranks a token is sent once. The bits of exact results do not depend on it. */
+typedef enum witan_hierarchy {
+    /** TWO_LEVEL where several ranks of a node can share memory, else FLAT. */
+    WITAN_HIERARCHY_AUTO = 0,
+    WITAN_HIERARCHY_FLAT = 1, /**< to each rank with an expert of its */
+    /** To each node with an expert of its (see ranks_per_node in group.h), where all ranks read it
+     * in shared memory. REDUCED then returns one sum per node. host only. */
+    WITAN_HIERARCHY_TWO_LEVEL = 2,
+} witan_hierarchy_t;
+
 typedef struct witan_plan_config {
     size_t  struct_bytes;
     int64_t token_count_max; /**< T of this rank's largest step; may differ over ranks */
@@ -75,7 +85,8 @@ typedef struct witan_plan_config {
     witan_exchange_t        exchange;        /**< equal on all ranks */
     witan_tensor_exchange_t tensor_exchange; /**< equal on all ranks */
     /** cuda: multiprocessors the experts leave to communication; 0: none. */
-    int32_t sm_reserved;
+    int32_t           sm_reserved;
+    witan_hierarchy_t hierarchy; /**< equal on all ranks */
 } witan_plan_config_t;
 
 WITAN_API void witan_plan_config_init(witan_plan_config_t *config);
@@ -89,14 +100,17 @@ typedef struct witan_sizes {
     int64_t plan_bytes_balanced; /**< with budgets for balanced routing; two sets of buffers, so
                                     on few ranks it can exceed the worst */
     int64_t plan_bytes_worst;    /**< with budgets for the worst routing, one round */
+    /** Besides plan_bytes: memory that the ranks of a node share, once per node. */
+    int64_t plan_shared_bytes;
     int64_t pair_token_count_balanced, pair_row_count_balanced;
     int64_t pair_token_count_worst, pair_row_count_worst;
 } witan_sizes_t;
 
 /**
  * Sizes for rank `rank` of a group of `rank_count` ranks folded as `group` says (NULL: the
- * defaults), all of them with the token_count_max of `plan`. Where the number of threads is left
- * open, for all processors there are. Local: needs no group, no weights, no MPI.
+ * defaults), all of them with the token_count_max of `plan`. What nodes there are, only
+ * ranks_per_node can tell here; without it dispatch counts as flat. Where the number of threads is
+ * left open, for all processors there are. Local: needs no group, no weights, no MPI.
  * @return WITAN_OK; WITAN_E_ARGUMENT or WITAN_E_CONFIG with the field; WITAN_E_UNSUPPORTED backend
  * or tier.
  */
@@ -234,9 +248,10 @@ typedef struct witan_stats {
     int64_t        tensor_send_bytes;   /**< bytes sent for the sum over the tensor group */
     double         imbalance;           /**< max / mean of rank_row_counts; 1 without rows */
     /** Time of each phase; cuda: of the device between marks on the stream, 0 in captured steps. */
-    int64_t          phase_ns[WITAN_PHASE_COUNT];
-    witan_executor_t executor;           /**< of the last round */
-    int64_t          executor_counts[3]; /**< rounds by witan_executor_t since the plan was made */
+    int64_t           phase_ns[WITAN_PHASE_COUNT];
+    witan_executor_t  executor;           /**< of the last round */
+    int64_t           executor_counts[3]; /**< rounds by witan_executor_t since the plan was made */
+    witan_hierarchy_t hierarchy;          /**< taken by the plan: FLAT or TWO_LEVEL */
 } witan_stats_t;
 
 /** Fill `stats`; `stats->struct_bytes` must be set by the caller. Local. */

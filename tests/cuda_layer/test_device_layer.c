@@ -316,6 +316,7 @@ START_TEST(test_stats_equal_those_of_the_host)
     run.plan.pair_token_count_max = _i == 0 ? 0 : 3;
     host                          = run;
     host.host                     = true;
+    host.plan.hierarchy           = WITAN_HIERARCHY_FLAT; /* as devices do */
     truth                         = run_world(&block, &host);
     for (int32_t i = 0; i < EXCHANGE_COUNT; i++) {
         result_t world;

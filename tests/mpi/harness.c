@@ -4,12 +4,18 @@ int world_rank, world_size;
 
 witan_group_t *world_group(int32_t ep, int32_t tp)
 {
+    return world_group_of_nodes(ep, tp, 0);
+}
+
+witan_group_t *world_group_of_nodes(int32_t ep, int32_t tp, int32_t ranks_per_node)
+{
     witan_group_config_t config;
     witan_group_t       *group = NULL;
 
     witan_group_config_init(&config);
     config.expert_parallel = ep;
     config.tensor_parallel = tp;
+    config.ranks_per_node  = ranks_per_node;
     config.thread_count    = 1;
     config.timeout_ns      = 20000000000u;
     ck_ok(witan_group_create_mpi(&group, MPI_COMM_WORLD, &config));

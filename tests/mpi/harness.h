@@ -22,6 +22,9 @@ extern int world_rank, world_size;
 /* A group of all ranks; deadline 20 s so that a failing rank does not keep the others for long. */
 witan_group_t *world_group(int32_t ep, int32_t tp);
 
+/* The same with nodes of so many ranks; 0: as the machine has them. */
+witan_group_t *world_group_of_nodes(int32_t ep, int32_t tp, int32_t ranks_per_node);
+
 /* Run `suite` on every rank, then finalise; the exit status. */
 int harness_run(int argc, char **argv, Suite *(*make_suite)(void));
 

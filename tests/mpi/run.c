@@ -118,7 +118,7 @@ static result_t run_group(block_t *block, const run_t *run, witan_group_t *group
 
 result_t run_world(block_t *block, const run_t *run)
 {
-    witan_group_t *group  = world_group(run->ep, run->tp);
+    witan_group_t *group  = world_group_of_nodes(run->ep, run->tp, run->ranks_per_node);
     result_t       result = run_group(block, run, group);
 
     witan_group_destroy(group);
@@ -178,15 +178,27 @@ void run_assert_accurate(block_t *block, const run_t *run, const result_t *resul
     free(hidden);
 }
 
+void run_choose_nodes(run_t *run, int way)
+{
+    run->plan.hierarchy = way == 0 ? WITAN_HIERARCHY_FLAT : WITAN_HIERARCHY_TWO_LEVEL;
+    run->ranks_per_node = way < 2 ? 0 : world_size == 8 ? 3 : 2;
+}
+
 void run_check_exact(block_t *block, const run_t *run)
 {
     result_t alone = run_alone(block, run);
-    result_t world = run_world(block, run);
+    run_t    way   = *run;
 
-    run_assert_equal_bits(block, run, &world, &alone);
-    if (run->token_count > 0) {
-        run_assert_accurate(block, run, &world);
+    for (int i = 0; i < RUN_NODES_COUNT; i++) {
+        result_t world;
+
+        run_choose_nodes(&way, i);
+        world = run_world(block, &way);
+        run_assert_equal_bits(block, run, &world, &alone);
+        if (run->token_count > 0) {
+            run_assert_accurate(block, run, &world);
+        }
+        result_free(&world);
     }
     result_free(&alone);
-    result_free(&world);
 }

@@ -8,6 +8,7 @@ typedef struct run {
     int64_t             token_count; /* of all ranks */
     const int64_t      *begins;      /* [ep + 1] split over expert indices, or NULL: even */
     int32_t             ep, tp;
+    int32_t             ranks_per_node;
     const int32_t      *owner;
     int32_t             slot_count; /* 0: no slots, `owner` says */
     const int32_t      *slot_expert, *slot_owner;
@@ -38,7 +39,12 @@ void run_assert_equal_bits(const block_t *block, const run_t *run, const result_
                            const result_t *b);
 /* Within the accuracy the README promises, ||y - r|| / ||r||. */
 void run_assert_accurate(block_t *block, const run_t *run, const result_t *result);
-/* The world gives the bits of one rank alone, and these are accurate. */
+/* Ways to form nodes, 0 to RUN_NODES_COUNT: flat; all ranks on one; of 2 ranks, or of 3 and a rest.
+ */
+enum { RUN_NODES_COUNT = 3 };
+void run_choose_nodes(run_t *run, int way);
+
+/* In all these ways the world gives the bits of one rank alone, and these are accurate. */
 void run_check_exact(block_t *block, const run_t *run);
 
 #endif

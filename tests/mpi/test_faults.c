@@ -419,11 +419,13 @@ START_TEST(test_forward_silent_rank_times_out_naming_it)
     witan_group_config_init(&config);
     config.timeout_ns      = 1500000000u;
     config.thread_count    = 1;
-    config.tensor_parallel = _i == 0 ? 1 : world_size;
+    config.tensor_parallel = _i == 1 ? world_size : 1;
+    config.ranks_per_node  = _i == 3 ? 2 : 0;
     ck_ok(witan_group_create_mpi(&group, MPI_COMM_WORLD, &config));
     ck_ok(witan_layer_create(&layer, group, &block.config, &weights));
     witan_plan_config_init(&plan_config);
     plan_config.token_count_max = 4;
+    plan_config.hierarchy       = _i == 0 ? WITAN_HIERARCHY_FLAT : WITAN_HIERARCHY_TWO_LEVEL;
     ck_ok(witan_plan_create(&plan, layer, &plan_config));
     if (is_last()) {
         (void)usleep(2500000);
@@ -433,7 +435,7 @@ START_TEST(test_forward_silent_rank_times_out_naming_it)
         ck_assert_uint_lt(wtn_now_ns() - begin, 2500000000u);
         (void)snprintf(name, sizeof(name), "rank %d within 1.5 s", world_size - 1);
         ck_names(name);
-        ck_names(_i == 0 ? "dispatch: counts" : "reduce");
+        ck_names(_i == 0 ? "dispatch: counts" : _i == 1 ? "reduce" : "dispatch: ");
     }
     MPI_Barrier(MPI_COMM_WORLD);
     /* What a late peer may still write to is not given back: this must not crash it. */
@@ -501,7 +503,7 @@ static Suite *make_suite(void)
     tcase_add_test(tcase, test_group_longest_timeout_waits);
     tcase_add_test(tcase, test_plan_of_differing_layers_is_refused);
     tcase_add_test(tcase, test_plan_beyond_the_last_tag_is_refused);
-    tcase_add_loop_test(tcase, test_forward_silent_rank_times_out_naming_it, 0, 2);
+    tcase_add_loop_test(tcase, test_forward_silent_rank_times_out_naming_it, 0, 4);
     tcase_add_loop_test(tcase, test_layer_slow_reader_is_waited_for_and_a_stuck_one_is_not, 0, 2);
     suite_add_tcase(suite, tcase);
     return suite;

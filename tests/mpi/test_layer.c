@@ -97,28 +97,30 @@ START_TEST(test_forward_any_budget_equals_one_rank)
     static const struct {
         int64_t tokens, rows;
         int32_t chunks;
-    } budgets[]     = {{0, 0, 2}, {0, 0, 5}, {1, 4, 1},       {3, 0, 1},
-                       {0, 7, 1}, {2, 5, 3}, {1000, 1000, 64}};
-    block_t block   = block_make(9, 4, 40, 24, WITAN_BF16);
-    run_t   run     = run_make(67);
-    bool    steps[] = {false, true};
+    } budgets[]    = {{0, 0, 2}, {0, 0, 5}, {1, 4, 1},       {3, 0, 1},
+                      {0, 7, 1}, {2, 5, 3}, {1000, 1000, 64}};
+    block_t  block = block_make(9, 4, 40, 24, WITAN_BF16);
+    run_t    run   = run_make(67);
+    result_t alone;
 
     block.config.shared_inter_size = 16;
     run.plan.pair_token_count_max  = budgets[_i].tokens;
     run.plan.pair_row_count_max    = budgets[_i].rows;
     run.plan.chunk_count           = budgets[_i].chunks;
-    for (size_t i = 0; i < WTN_COUNT_OF(steps); i++) {
-        result_t alone = run_alone(&block, &run), world;
+    alone                          = run_alone(&block, &run);
+    for (int i = 0; i < 2 * RUN_NODES_COUNT; i++) {
+        result_t world;
 
-        run.steps = steps[i];
-        world     = run_world(&block, &run);
+        run.steps = i % 2 > 0;
+        run_choose_nodes(&run, i / 2);
+        world = run_world(&block, &run);
         run_assert_equal_bits(&block, &run, &world, &alone);
         if (_i >= 2 && _i < 5 && world_size < 5) {
             ck_assert_int_gt(world.round_count, 1);
         }
-        result_free(&alone);
         result_free(&world);
     }
+    result_free(&alone);
 }
 END_TEST
 
@@ -200,19 +202,24 @@ END_TEST
 
 START_TEST(test_reduced_is_accurate_and_repeatable)
 {
-    block_t  block = block_make(16, 6, 40, 24, (witan_dtype_t)_i);
-    run_t    run   = run_make(45);
-    result_t first, again;
+    block_t block = block_make(16, 6, 40, 24, (witan_dtype_t)_i);
+    run_t   run   = run_make(45);
 
     block.config.shared_inter_size = 24;
     run.plan.combine               = WITAN_COMBINE_REDUCED;
-    first                          = run_world(&block, &run);
-    run_assert_accurate(&block, &run, &first);
-    run.plan.chunk_count = 3; /* the sum of a token does not depend on rounds */
-    again                = run_world(&block, &run);
-    run_assert_equal_bits(&block, &run, &first, &again);
-    result_free(&first);
-    result_free(&again);
+    for (int i = 0; i < RUN_NODES_COUNT; i++) {
+        result_t first, again;
+
+        run_choose_nodes(&run, i);
+        run.plan.chunk_count = 1;
+        first                = run_world(&block, &run);
+        run_assert_accurate(&block, &run, &first);
+        run.plan.chunk_count = 3; /* the sum of a token does not depend on rounds */
+        again                = run_world(&block, &run);
+        run_assert_equal_bits(&block, &run, &first, &again);
+        result_free(&first);
+        result_free(&again);
+    }
 }
 END_TEST
 
@@ -263,6 +270,7 @@ START_TEST(test_forward_any_folding_is_accurate)
             run.ep                         = ep;
             run.tp                         = tp;
             run.plan.combine               = (witan_combine_mode_t)_i;
+            run.ranks_per_node             = 2; /* a node may hold one rank of an expert group */
             result                         = run_world(&block, &run);
             run_assert_accurate(&block, &run, &result);
             result_free(&result);

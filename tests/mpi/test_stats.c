@@ -91,31 +91,64 @@ static double expected_imbalance(const int64_t *rows)
     return (double)most * world_size / (double)sum;
 }
 
-/* A token crosses to a rank once however many of its experts live there, in any number of rounds;
- * what returns is a row per (token, k), or per token where they are summed first. */
-static void check_messages(const traffic_t *traffic, const witan_stats_t *stats, bool reduced)
+/* Tokens and rows of rank `from` for the node of `to`, where that takes them in for its node. */
+static int64_t node_traffic(int32_t from, int32_t to, int32_t ranks_per_node, int64_t *rows)
+{
+    int32_t first  = to / ranks_per_node * ranks_per_node;
+    int32_t end    = first + ranks_per_node < world_size ? first + ranks_per_node : world_size;
+    int64_t tokens = 0;
+
+    *rows = 0;
+    if (from / ranks_per_node == to / ranks_per_node ||
+        first + from % ranks_per_node % (end - first) != to) {
+        return 0;
+    }
+    for (int64_t t = 0; t < tokens_of(from); t++) {
+        int64_t before = *rows;
+
+        for (int32_t k = 0; k < K; k++) {
+            int32_t id = id_of(from, t, k);
+
+            *rows += id >= 0 && id % world_size >= first && id % world_size < end;
+        }
+        tokens += *rows > before;
+    }
+    return tokens;
+}
+
+/* A token crosses to a node (flat: of one rank) once however many of its experts live there, in any
+ * number of rounds; what returns is a row per (token, k), or per token where they are summed first.
+ */
+static void check_messages(const witan_stats_t *stats, int32_t ranks_per_node, bool reduced)
 {
     const int64_t row = H * 2;
 
     for (int32_t d = 0; d < world_size; d++) {
-        int64_t pieces = sent_count[d][WTN_TAG_MANIFEST];
-        int64_t back   = reduced ? traffic->tokens[d][world_rank] : traffic->rows[d][world_rank];
+        int64_t pieces = sent_count[d][WTN_TAG_MANIFEST], rows, back_rows;
+        int64_t tokens = node_traffic(world_rank, d, ranks_per_node, &rows);
+        int64_t back   = node_traffic(d, world_rank, ranks_per_node, &back_rows);
 
-        if (d == world_rank) {
+        back = reduced ? back : back_rows;
+        if (d / ranks_per_node == world_rank / ranks_per_node) {
             ck_assert_int_eq(stats->rank_send_bytes[d], 0);
+            ck_assert_int_eq(sent_bytes[d][WTN_TAG_TOKENS] + sent_bytes[d][WTN_TAG_ROWS], 0);
+            continue;
+        }
+        if (tokens == 0) { /* another one takes them in; or all are empty: a manifest says so */
+            ck_assert_int_eq(sent_bytes[d][WTN_TAG_TOKENS], 0);
+            ck_assert_int_eq(sent_bytes[d][WTN_TAG_ROWS], back * row);
             continue;
         }
         ck_assert_int_ge(pieces, 1);
         ck_assert_int_le(pieces, stats->round_count);
-        ck_assert_int_eq(sent_bytes[d][WTN_TAG_TOKENS], traffic->tokens[world_rank][d] * row);
+        ck_assert_int_eq(sent_bytes[d][WTN_TAG_TOKENS], tokens * row);
         ck_assert_int_eq(sent_bytes[d][WTN_TAG_ROWS], back * row);
         ck_assert_int_eq(sent_bytes[d][WTN_TAG_MANIFEST],
                          pieces * (int64_t)sizeof(wtn_manifest_t) +
-                             traffic->rows[world_rank][d] * (int64_t)sizeof(wtn_wire_row_t));
-        ck_assert_int_eq(stats->rank_send_bytes[d],
-                         pieces * (int64_t)sizeof(wtn_manifest_t) +
-                             traffic->rows[world_rank][d] * (int64_t)sizeof(wtn_wire_row_t) +
-                             (traffic->tokens[world_rank][d] + back) * row);
+                             rows * (int64_t)sizeof(wtn_wire_row_t));
+        ck_assert_int_eq(stats->rank_send_bytes[d], pieces * (int64_t)sizeof(wtn_manifest_t) +
+                                                        rows * (int64_t)sizeof(wtn_wire_row_t) +
+                                                        (tokens + back) * row);
     }
 }
 
@@ -212,10 +245,13 @@ START_TEST(test_stats_equal_closed_forms_and_messages)
         int64_t              pair_tokens, pair_rows;
         int32_t              chunks;
         witan_combine_mode_t combine;
+        int32_t              ranks_per_node;
     } plans[] = {
-        {0, 0, 1, WITAN_COMBINE_EXACT},   {0, 0, 3, WITAN_COMBINE_EXACT},
-        {2, 5, 1, WITAN_COMBINE_EXACT},   {0, 0, 1, WITAN_COMBINE_REDUCED},
-        {3, K, 2, WITAN_COMBINE_REDUCED},
+        {0, 0, 1, WITAN_COMBINE_EXACT, 1},   {0, 0, 3, WITAN_COMBINE_EXACT, 1},
+        {2, 5, 1, WITAN_COMBINE_EXACT, 1},   {0, 0, 1, WITAN_COMBINE_REDUCED, 1},
+        {3, K, 2, WITAN_COMBINE_REDUCED, 1}, {0, 0, 1, WITAN_COMBINE_EXACT, 2},
+        {2, 5, 1, WITAN_COMBINE_EXACT, 2},   {3, K, 2, WITAN_COMBINE_REDUCED, 2},
+        {0, 0, 2, WITAN_COMBINE_EXACT, 8},
     };
     static setup_t      setup;
     traffic_t           traffic = expected_traffic();
@@ -232,7 +268,7 @@ START_TEST(test_stats_equal_closed_forms_and_messages)
     config.pair_row_count_max   = plans[_i].pair_rows;
     config.chunk_count          = plans[_i].chunks;
     config.combine              = plans[_i].combine;
-    setup_make(&setup, world_group(0, 1), &config);
+    setup_make(&setup, world_group_of_nodes(0, 1, plans[_i].ranks_per_node), &config);
     for (int64_t i = 0; i < count * K; i++) {
         ids[i] = id_of(world_rank, i / K, (int32_t)(i % K));
     }
@@ -249,7 +285,9 @@ START_TEST(test_stats_equal_closed_forms_and_messages)
         wtn_group_comm(setup.group)->transport = inner;
         ck_ok(witan_plan_stats(setup.plan, &stats));
         check_stats(&traffic, &stats);
-        check_messages(&traffic, &stats, config.combine == WITAN_COMBINE_REDUCED);
+        check_messages(&stats, plans[_i].ranks_per_node, config.combine == WITAN_COMBINE_REDUCED);
+        ck_assert_int_eq(stats.hierarchy == WITAN_HIERARCHY_TWO_LEVEL,
+                         plans[_i].ranks_per_node > 1 && world_size > 1);
         check_load(&traffic, setup.plan);
     }
     for (int p = 0; p < WITAN_PHASE_COUNT; p++) {
@@ -346,6 +384,7 @@ START_TEST(test_dispatch_message_unlike_its_announcement_is_refused)
     }
     witan_plan_config_init(&config);
     config.token_count_max = TOKENS_MAX;
+    config.hierarchy       = WITAN_HIERARCHY_FLAT;
     setup_make(&setup, world_group(0, 1), &config);
     args.hidden = setup.hidden;
     args.output = setup.out;
@@ -355,7 +394,7 @@ START_TEST(test_dispatch_message_unlike_its_announcement_is_refused)
         for (int32_t r = 0; r < world_size; r++) {
             lies[r] = lie;
             for (size_t i = 0; i < rows; i++) {
-                lies[r].rows[i].expert = _i == 3 && i == 0 ? 99 : r; /* a slot that is held there */
+                lies[r].rows[i].slot = _i == 3 && i == 0 ? 99 : r; /* a slot that is held there */
             }
             if (r != 1) {
                 ck_ok(wtn_send_post(comm, &requests[2 * r], r, setup.plan->channel,
@@ -386,7 +425,7 @@ static Suite *make_suite(void)
     TCase *tcase = tcase_create("stats");
 
     tcase_set_timeout(tcase, 60);
-    tcase_add_loop_test(tcase, test_stats_equal_closed_forms_and_messages, 0, 5);
+    tcase_add_loop_test(tcase, test_stats_equal_closed_forms_and_messages, 0, 9);
     tcase_add_loop_test(tcase, test_forward_phases_add_up_to_its_time, 0, 2);
     tcase_add_loop_test(tcase, test_dispatch_message_unlike_its_announcement_is_refused, 0, 8);
     suite_add_tcase(suite, tcase);
