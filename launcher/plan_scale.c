@@ -96,43 +96,60 @@ fail:
 
 /* ---- memory ---- */
 
-/* What the layer and one plan take of a rank's memory: the worst routing if that fits, else what
- * balanced routing needs, in several rounds where it is not. Of a device that is not here the
- * host's sizes stand in. */
-static witan_status_t query_memory(wtn_scale_plan_t *plan, wtn_scale_point_t *point)
+static witan_status_t query_sizes(wtn_scale_plan_t *plan, const wtn_scale_point_t *point,
+                                  witan_plan_config_t *config, witan_sizes_t *sizes)
 {
     witan_group_config_t group;
-    witan_plan_config_t  config;
     witan_layer_config_t layer = plan->config;
-    witan_sizes_t        sizes = {.struct_bytes = sizeof(sizes)};
-    int32_t              rank  = point->mode.rank_count - 1;
-    int64_t              weights;
     witan_status_t       status;
 
     witan_group_config_init(&group);
+    group.expert_parallel = point->mode.ep;
+    group.tensor_parallel = point->mode.tp;
+    group.thread_count    = (int32_t)plan->machine.threads;
+    group.ranks_per_node  = (int32_t)plan->machine.ranks_per_node;
+    layer.backend         = plan->host_sizes ? "host" : plan->machine.backend;
+    config->hierarchy =
+        point->mode.two_level && (plan->host_sizes || strcmp(layer.backend, "host") == 0)
+            ? WITAN_HIERARCHY_TWO_LEVEL
+            : WITAN_HIERARCHY_FLAT;
+    status = witan_layer_query(&group, point->mode.rank_count - 1, point->mode.rank_count, &layer,
+                               config, sizes);
+    if (status == WITAN_E_UNSUPPORTED && !plan->host_sizes) {
+        plan->host_sizes = true;
+        return query_sizes(plan, point, config, sizes);
+    }
+    return status;
+}
+
+/* What the weights and one plan take of a rank's memory: with room for the worst routing if that
+ * fits, else for balanced routing, in more rounds where it is not. Of a device that is not here
+ * the host's sizes stand in. */
+static witan_status_t query_memory(wtn_scale_plan_t *plan, wtn_scale_point_t *point)
+{
+    witan_plan_config_t config;
+    witan_sizes_t       sizes = {.struct_bytes = sizeof(sizes)};
+    witan_status_t      status;
+
     witan_plan_config_init(&config);
-    group.expert_parallel  = point->mode.ep;
-    group.tensor_parallel  = point->mode.tp;
-    group.thread_count     = (int32_t)plan->machine.threads;
     config.token_count_max = point->token_count * point->mode.tp;
     config.chunk_count     = point->mode.chunk_count;
     config.combine         = point->mode.reduced ? WITAN_COMBINE_REDUCED : WITAN_COMBINE_EXACT;
-    layer.backend          = plan->host_sizes ? "host" : plan->machine.backend;
-    status = witan_layer_query(&group, rank, point->mode.rank_count, &layer, &config, &sizes);
-    if (status == WITAN_E_UNSUPPORTED && !plan->host_sizes) {
-        plan->host_sizes = true;
-        return query_memory(plan, point);
+    for (int budgeted = 0; budgeted < 2; budgeted++) {
+        WTN_TRY(query_sizes(plan, point, &config, &sizes));
+        point->memory_bytes =
+            sizes.weight_bytes * plan->words->layer_count + sizes.plan_bytes +
+            sizes.plan_shared_bytes / wtn_min_i64(plan->machine.ranks_per_node, point->mode.ep);
+        point->fits = (double)point->memory_bytes <= plan->machine.memory_bytes;
+        if (point->fits) {
+            break;
+        }
+        config.pair_token_count_max = sizes.pair_token_count_balanced;
+        config.pair_row_count_max   = sizes.pair_row_count_balanced;
     }
-    if (status != WITAN_OK) {
-        return status;
-    }
-    weights             = sizes.weight_bytes * plan->words->layer_count;
-    point->memory_bytes = weights + sizes.plan_bytes;
-    if ((double)point->memory_bytes > plan->machine.memory_bytes) {
-        point->memory_bytes = weights + wtn_min_i64(sizes.plan_bytes_balanced, sizes.plan_bytes);
-    }
-    point->fits = (double)point->memory_bytes <= plan->machine.memory_bytes;
-    return WITAN_OK;
+
+fail:
+    return status;
 }
 
 /* ---- loads ---- */

@@ -60,7 +60,7 @@ measure() {
         nodes=${point%:*} ranks=${point#*:}
         cluster up "$nodes" "$rate" >&2
         cluster run -n "$ranks" "$witan" bench layer "${shape[@]}" --tokens "$tokens" --threads 1 \
-            --check 0 -w 2 -n 30 | grep -v '^#' >>"$folder/layer.$tokens.$nodes.$ranks"
+            --hierarchy flat --check 0 -w 2 -n 30 | grep -v '^#' >>"$folder/layer.$tokens.$nodes.$ranks"
     done
 }
 
