@@ -1,13 +1,11 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "comm/group.h"
 #include "core/error.h"
 #include "core/util.h"
 #include "launcher/bench_comm.h"
-
-#define HOST_BYTES 64
 
 /* ---- what is asked ---- */
 
@@ -55,35 +53,31 @@ fail:
 
 /* ---- the ranks ---- */
 
-/* Nodes by host name; counted are those of this expert group. */
+/* Nodes as the group has them; counted are those of this expert group. */
 static witan_status_t find_nodes(wtn_comm_bench_t *bench)
 {
-    size_t         size = (size_t)bench->group.size, ep = (size_t)bench->group.expert_parallel;
-    char           mine[HOST_BYTES] = {0};
-    char          *all              = calloc(size, HOST_BYTES);
-    witan_status_t status           = WITAN_OK;
+    const witan_group_t *group  = bench->session->group;
+    size_t               size   = (size_t)bench->group.size;
+    int32_t              ep     = bench->group.expert_parallel;
+    witan_status_t       status = WITAN_OK;
 
-    bench->nodes = calloc(ep, sizeof(*bench->nodes));
+    bench->nodes = calloc((size_t)ep, sizeof(*bench->nodes));
     bench->met   = calloc(size, 1);
-    if (all == NULL || bench->nodes == NULL || bench->met == NULL) {
+    if (bench->nodes == NULL || bench->met == NULL) {
         status = WTN_ERROR(WITAN_E_MEMORY, "%zu ranks", size);
     }
-    (void)gethostname(mine, sizeof(mine) - 1);
     WTN_TRY(wtn_session_agree(bench->session, status));
-    WTN_TRY(wtn_allgather(bench->session->comm, mine, sizeof(mine), all, "bench"));
-    for (size_t i = 0; i < ep; i++) {
-        const char *hosts = all + (size_t)bench->group.data_index * ep * HOST_BYTES;
-        size_t      first = 0;
+    for (int32_t i = 0; i < ep; i++) {
+        int32_t first = 0;
 
-        while (strcmp(hosts + first * HOST_BYTES, hosts + i * HOST_BYTES) != 0) {
+        bench->nodes[i] = group->nodes[wtn_group_expert_peer(group, i)];
+        while (bench->nodes[first] != bench->nodes[i]) {
             first++;
         }
-        bench->nodes[i] = (int32_t)first;
         bench->node_count += first == i;
     }
 
 fail:
-    free(all);
     return status;
 }
 

@@ -106,6 +106,7 @@ typedef struct wtn_comm_figures {
 
 typedef struct wtn_comm_result {
     int64_t            size, token_count; /* of a rank */
+    witan_hierarchy_t  hierarchy;         /* taken */
     wtn_comm_figures_t dispatch, combine;
     double             imbalance;       /* max / mean of rows over ranks */
     double             ranks_per_token; /* mean over tokens of the different ranks it goes to */

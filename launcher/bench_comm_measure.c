@@ -222,10 +222,11 @@ fail:
 }
 
 /* A step whose bytes are counted; then the whole matrix is known everywhere. */
-static witan_status_t measure_traffic(work_t *work, wtn_comm_traffic_t *traffic)
+static witan_status_t measure_traffic(work_t *work, wtn_comm_result_t *result)
 {
-    size_t         ep   = (size_t)work->bench->group.expert_parallel;
-    int64_t       *mine = calloc(5 * ep, sizeof(*mine)); /* and the scratch of `step` */
+    witan_stats_t  stats = {.struct_bytes = sizeof(stats)};
+    size_t         ep    = (size_t)work->bench->group.expert_parallel;
+    int64_t       *mine  = calloc(5 * ep, sizeof(*mine)); /* and the scratch of `step` */
     double         ignored[2];
     witan_status_t status = WITAN_OK;
 
@@ -235,7 +236,9 @@ static witan_status_t measure_traffic(work_t *work, wtn_comm_traffic_t *traffic)
     WTN_TRY(wtn_session_agree(work->bench->session, status));
     count_pairs(work, mine, mine + ep);
     WTN_TRY(step(work, ignored, mine + 2 * ep));
-    WTN_TRY(gather_traffic(work, mine, traffic));
+    WTN_TRY(witan_plan_stats(work->plan, &stats));
+    result->hierarchy = stats.hierarchy;
+    WTN_TRY(gather_traffic(work, mine, &result->traffic));
 
 fail:
     free(mine);
@@ -465,7 +468,7 @@ witan_status_t wtn_comm_measure(wtn_comm_bench_t *bench, int64_t token_count,
     WTN_TRY(wtn_session_agree(bench->session, status));
     WTN_TRY(witan_plan_create(&work.plan, bench->layer, &plan));
     take_epoch(&work, 0);
-    WTN_TRY(measure_traffic(&work, &result->traffic));
+    WTN_TRY(measure_traffic(&work, result));
     WTN_TRY(wtn_session_agree(bench->session, make_raw(&work, &result->traffic)));
     WTN_TRY(measure_times(&work, result));
     sum_traffic(bench, result);

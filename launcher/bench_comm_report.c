@@ -29,6 +29,11 @@ static columns_t columns_of(const wtn_comm_figures_t *figures)
     };
 }
 
+static const char *hierarchy_name(const wtn_comm_result_t *result)
+{
+    return result->hierarchy == WITAN_HIERARCHY_TWO_LEVEL ? "two-level" : "flat";
+}
+
 /* ---- the table ---- */
 
 static void print_columns(const columns_t *columns, bool compared)
@@ -78,7 +83,7 @@ void wtn_comm_print_header(const wtn_comm_bench_t *bench)
         printf(" %10s %10s %8s %8s %8s %10s %6s", "p50_us", "p99_us", "logical", "wire", "between",
                "a2av_us", "ratio");
     }
-    printf(" %9s %6s %7s\n", "imbalance", "ranks", "#wrong");
+    printf(" %9s %6s %9s %7s\n", "imbalance", "ranks", "hierarchy", "#wrong");
 }
 
 /* ---- --csv ---- */
@@ -121,15 +126,15 @@ static witan_status_t add_csv(wtn_comm_bench_t *bench, const wtn_comm_result_t *
                                   "combine_p50_us,combine_p99_us,combine_logical_gbps,"
                                   "combine_wire_gbps,combine_between_gbps,combine_a2av_p50_us,"
                                   "combine_ratio,"
-                                  "imbalance,ranks_per_token,wrong,checked\n"));
+                                  "imbalance,ranks_per_token,hierarchy,wrong,checked\n"));
     }
     WTN_TRY(append_csv(bench,
                        "%" PRId64 ",%" PRId64 ",%.3f,%.3f,%.6g,%.6g,%.6g,%.3f,%.4f,"
-                       "%.3f,%.3f,%.6g,%.6g,%.6g,%.3f,%.4f,%.4f,%.4f,%" PRId64 ",%" PRId64 "\n",
+                       "%.3f,%.3f,%.6g,%.6g,%.6g,%.3f,%.4f,%.4f,%.4f,%s,%" PRId64 ",%" PRId64 "\n",
                        result->size, result->token_count, d.p50_us, d.p99_us, d.logical, d.wire,
                        d.between, d.raw_p50_us, d.ratio, c.p50_us, c.p99_us, c.logical, c.wire,
                        c.between, c.raw_p50_us, c.ratio, result->imbalance, result->ranks_per_token,
-                       result->wrong_count, result->checked_count));
+                       hierarchy_name(result), result->wrong_count, result->checked_count));
 
 fail:
     return status;
@@ -164,11 +169,11 @@ static witan_status_t add_json(wtn_comm_bench_t *bench, const wtn_comm_result_t 
 {
     bool    compared = bench->comm != MPI_COMM_NULL;
     json_t *json =
-        json_pack("{s:I, s:I, s:o, s:o, s:f, s:f, s:I, s:I}", "size_bytes",
-                  (json_int_t)result->size, "tokens", (json_int_t)result->token_count, "dispatch",
-                  make_direction(&result->dispatch, compared), "combine",
-                  make_direction(&result->combine, compared), "imbalance", result->imbalance,
-                  "ranks_per_token", result->ranks_per_token, "wrong",
+        json_pack("{s:I, s:I, s:s, s:o, s:o, s:f, s:f, s:I, s:I}", "size_bytes",
+                  (json_int_t)result->size, "tokens", (json_int_t)result->token_count, "hierarchy",
+                  hierarchy_name(result), "dispatch", make_direction(&result->dispatch, compared),
+                  "combine", make_direction(&result->combine, compared), "imbalance",
+                  result->imbalance, "ranks_per_token", result->ranks_per_token, "wrong",
                   (json_int_t)result->wrong_count, "checked", (json_int_t)result->checked_count);
 
     if (json == NULL || json_array_append_new(bench->results, json) != 0) {
@@ -189,8 +194,8 @@ witan_status_t wtn_comm_report(wtn_comm_bench_t *bench, const wtn_comm_result_t 
     printf("  %10" PRId64 " %9" PRId64, result->size, result->token_count);
     print_columns(&d, bench->comm != MPI_COMM_NULL);
     print_columns(&c, bench->comm != MPI_COMM_NULL);
-    printf(" %9.3f %6.3f %7" PRId64 "\n", result->imbalance, result->ranks_per_token,
-           result->wrong_count);
+    printf(" %9.3f %6.3f %9s %7" PRId64 "\n", result->imbalance, result->ranks_per_token,
+           hierarchy_name(result), result->wrong_count);
     (void)fflush(stdout);
     if (bench->options->csv != NULL) {
         status = add_csv(bench, result);

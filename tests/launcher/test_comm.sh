@@ -39,16 +39,17 @@ function bytes(what) { return $at[what "_gbps"] * 1e3 }
                  $at["size_bytes"] * $at["ranks_per_token"])
     bad += !near(bytes("combine_logical") * $at["combine_p50_us"], 3 * $at["size_bytes"])
     for (name in at) {
-        if (name ~ /_between_gbps/) bad += $at[name] != 0
         if (name ~ /_wire_gbps/) bad += $at[name] <= 0
         if (name ~ /_p50_us/) bad += $at[name] <= 0
     }
     bad += !near($at["dispatch_ratio"] * $at["dispatch_p50_us"], $at["dispatch_a2av_p50_us"])
+    bad += $at["dispatch_between_gbps"] != $at["dispatch_wire_gbps"]
+    bad += $at["hierarchy"] != "flat"
     lines++
 }
 END { exit bad || lines != 2 }' "$work/c.csv" || wrong "CSV: $(cat "$work/c.csv")"
-for text in '"schema": "witan.bench.comm/1"' '"ranks": 3' '"nodes": 1' '"skew": "uniform"' \
-    '"tokens": 25' '"logical_bytes": [0-9]' '"between_bytes": 0.0' '"alltoallv": {' '"ratio": [0-9]' \
+for text in '"schema": "witan.bench.comm/1"' '"ranks": 3' '"nodes": 3' '"skew": "uniform"' \
+    '"tokens": 25' '"hierarchy": "flat"' '"logical_bytes": [0-9]' '"between_bytes": [1-9]' '"alltoallv": {' '"ratio": [0-9]' \
     '"checked": 150' '"wrong": 0'; do
     grep -q "$text" "$work/c.json" || wrong "JSON: no $text in $(cat "$work/c.json")"
 done
@@ -66,12 +67,17 @@ for skew in zipf:1.2 hot:6 balanced; do
 done
 works 2 bench comm "${shape[@]}" --tokens 9 --skew zero-rank --combine reduced --dtype f16
 works 4 bench comm "${shape[@]}" --tokens 9 --ep 2 --chunks 3 --dtype f32
+# Two of three ranks on a node: between nodes travels less than leaves the rank.
+WITAN_RANKS_PER_NODE=2 works 3 bench comm "${shape[@]}" --tokens 9 --hierarchy two-level --csv "$work/n.csv"
+awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i; next }
+{ exit !($at["hierarchy"] == "two-level" && $at["dispatch_between_gbps"] > 0) }' "$work/n.csv" ||
+    wrong "two-level: $(cat "$work/n.csv")"
 printf '0 1 2\n6 -1 -1\n' >"$work/ids"
 works 2 bench comm "${shape[@]}" --tokens 4 --skew "trace:$work/ids" -c 0
 rows 1
 # As many tokens as experts: exactly equal.
 works 2 bench comm --experts 6 --topk 3 --hidden 40 -n 1 --tokens 6 --skew balanced
-[ "$(grep -v '^#' "$work/stdout" | awk '{ print $(NF - 2) }')" = 1.000 ] || wrong "balanced"
+[ "$(grep -v '^#' "$work/stdout" | awk '{ print $(NF - 3) }')" = 1.000 ] || wrong "balanced"
 
 # Usage
 fails 0 2 "--begin: expected bytes from 1 to" bench comm -b 3X
