@@ -11,6 +11,10 @@
 
 #define WATCH_PERIOD 64 /* idle passes between two looks at the watch */
 
+/* A wait this short does not yield: where other programs run, who yields may get its core back
+ * milliseconds later. */
+#define SPIN_NS 50000u
+
 const wtn_transport_t *const wtn_transports[] = {&wtn_transport_self, &wtn_transport_mpi,
                                                  &wtn_transport_nccl, NULL};
 
@@ -130,11 +134,13 @@ witan_status_t wtn_wait_polling(wtn_comm_t *comm, wtn_request_t *requests, size_
                                 void (*poll)(void *context), void *context)
 {
     wtn_rank_list_t missing;
+    uint64_t        spin_ns    = comm->crowded ? 0 : wtn_now_ns() + SPIN_NS;
     uint32_t        idle_count = 0;
 
     for (;;) {
         bool           done   = false;
         witan_status_t status = wtn_progress(comm, requests, count, &done);
+        uint64_t       now_ns;
 
         if (status != WITAN_OK) {
             return wtn_error_prefix(status, "%s", phase);
@@ -152,11 +158,13 @@ witan_status_t wtn_wait_polling(wtn_comm_t *comm, wtn_request_t *requests, size_
                 return status;
             }
         }
-        if (wtn_now_ns() >= put_off(comm, deadline_ns, watch)) {
+        now_ns = wtn_now_ns();
+        if (now_ns >= put_off(comm, deadline_ns, watch)) {
             break;
         }
-        (void)
-            sched_yield(); /* ranks may share a core: who waits must not keep others from working */
+        if (now_ns >= spin_ns) {
+            (void)sched_yield(); /* others may have work for this core */
+        }
     }
     comm->broken = true;
     missing      = list_missing(comm, requests, count);

@@ -68,6 +68,7 @@ struct wtn_comm {
     int32_t                channel_next; /* ids for plans; equal on all ranks */
     int32_t                channel_max;  /* the last one the transport has tags for */
     atomic_bool            broken;       /* a wait failed: messages may be left over */
+    bool                   crowded;      /* ranks share this one's core: waits yield at once */
     bool                   out_of_step;  /* a gather on channel 0 failed: later ones would mix */
     void                  *state;        /* the transport's own */
     struct wtn_watch      *beats; /* while a layer loads: gathers on channel 0 wait for who beats */

@@ -293,6 +293,7 @@ witan_status_t wtn_group_setup(witan_group_t *group, const witan_group_config_t 
     group->share_device    = config->share_device;
     status                 = find_place(group, config);
     WTN_TRY(wtn_agree(&group->comm, "group", status, NULL, 0));
+    group->comm.crowded = group->binding.shared;
     group->thread_count =
         config->thread_count > 0 ? config->thread_count : group->binding.core_count;
 
