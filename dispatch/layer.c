@@ -2,7 +2,7 @@
  *
  * hidden_states [T,H]
  *   -> route     gate GEMM, scores, top-k                    ids [T,K], weights [T,K]
- *   -> dispatch  one copy of a token per destination rank    round by round
+ *   -> dispatch  one copy of a token per rank, or per node   round by round
  *   -> experts   up GEMM + activation, down GEMM             the shared expert while tokens travel
  *   -> combine   rows return; y = shared + sum over k of w * row, fp32, rounded once
  * hidden_states [T,H]
