@@ -9,7 +9,7 @@
 
 #include "malloc/count.h"
 
-enum { HIDDEN = 48, INTER = 40, EXPERTS = 8, TOPK = 3, TOKENS = 37, REPEATS = 3 };
+enum { HIDDEN = 48, INTER = 40, EXPERTS = 8, TOPK = 3, TOKENS = 37, REPEATS = 3, SLOTS = 11 };
 
 /* Any small numbers: 0x3c23d70a is 0.01 as F32, its upper half nearly that as BF16. */
 static void fill(void *out, witan_dtype_t dtype, size_t count, size_t seed)
@@ -40,14 +40,17 @@ typedef struct plan_case {
     bool                 tight; /* the smallest budget: many rounds */
     witan_combine_mode_t combine;
     witan_executor_t     executor;
+    bool                 moving; /* experts in slots, and on their way to others */
 } plan_case_t;
 
 static const plan_case_t plan_cases[] = {
-    {"fp32", WITAN_F32, 0, 1, false, WITAN_COMBINE_EXACT, WITAN_EXECUTOR_AUTO},
-    {"bf16 shared", WITAN_BF16, 24, 1, false, WITAN_COMBINE_EXACT, WITAN_EXECUTOR_CONTIGUOUS},
-    {"fp32 chunks", WITAN_F32, 24, 3, false, WITAN_COMBINE_EXACT, WITAN_EXECUTOR_AUTO},
-    {"fp32 rounds", WITAN_F32, 0, 1, true, WITAN_COMBINE_EXACT, WITAN_EXECUTOR_AUTO},
-    {"fp32 reduced", WITAN_F32, 0, 2, false, WITAN_COMBINE_REDUCED, WITAN_EXECUTOR_AUTO},
+    {"fp32", WITAN_F32, 0, 1, false, WITAN_COMBINE_EXACT, WITAN_EXECUTOR_AUTO, false},
+    {"bf16 shared", WITAN_BF16, 24, 1, false, WITAN_COMBINE_EXACT, WITAN_EXECUTOR_CONTIGUOUS,
+     false},
+    {"fp32 chunks", WITAN_F32, 24, 3, false, WITAN_COMBINE_EXACT, WITAN_EXECUTOR_AUTO, false},
+    {"fp32 rounds", WITAN_F32, 0, 1, true, WITAN_COMBINE_EXACT, WITAN_EXECUTOR_AUTO, false},
+    {"fp32 reduced", WITAN_F32, 0, 2, false, WITAN_COMBINE_REDUCED, WITAN_EXECUTOR_AUTO, false},
+    {"fp32 moving", WITAN_F32, 0, 1, false, WITAN_COMBINE_EXACT, WITAN_EXECUTOR_AUTO, true},
 };
 
 /* The four steps one after another, as a caller would who overlaps work of his own. */
@@ -97,6 +100,24 @@ static witan_status_t pass(witan_plan_t *plan, const witan_forward_args_t *args)
     return status;
 }
 
+/* Experts of the slots, and others they are to have. */
+static witan_rebalance_t *begin_moving(witan_layer_t *layer)
+{
+    int32_t                  expert[SLOTS];
+    witan_rebalance_config_t config;
+    witan_rebalance_t       *rebalance;
+
+    for (int i = 0; i < SLOTS; i++) {
+        expert[i] = (SLOTS - i) % EXPERTS;
+    }
+    witan_rebalance_config_init(&config);
+    config.slot_expert    = expert;
+    config.bytes_per_step = 4096;
+    ck_assert_msg(witan_rebalance_begin(&rebalance, layer, &config) == WITAN_OK, "%s",
+                  witan_last_error());
+    return rebalance;
+}
+
 static void check_case(const plan_case_t *c, witan_group_t *group)
 {
     static float         hidden[TOKENS * HIDDEN], output[TOKENS * HIDDEN];
@@ -107,6 +128,8 @@ static void check_case(const plan_case_t *c, witan_group_t *group)
     witan_layer_config_t layer_config;
     witan_plan_config_t  plan_config;
     witan_forward_args_t args = {.struct_bytes = sizeof(args), .token_count = TOKENS};
+    int32_t              slots[SLOTS];
+    witan_rebalance_t   *rebalance = NULL;
     witan_status_t       status;
     int64_t              calls;
 
@@ -118,6 +141,11 @@ static void check_case(const plan_case_t *c, witan_group_t *group)
     layer_config.topk              = TOPK;
     layer_config.dtype             = c->dtype;
     layer_config.shared_inter_size = c->shared_inter_size;
+    for (int i = 0; i < SLOTS; i++) {
+        slots[i] = i % EXPERTS;
+    }
+    layer_config.slot_count  = c->moving ? SLOTS : 0;
+    layer_config.slot_expert = c->moving ? slots : NULL;
     witan_plan_config_init(&plan_config);
     plan_config.token_count_max = TOKENS;
     plan_config.chunk_count     = c->chunk_count;
@@ -135,15 +163,27 @@ static void check_case(const plan_case_t *c, witan_group_t *group)
                   c->name, witan_last_error());
     ck_assert_msg(witan_plan_create(&plan, layer, &plan_config) == WITAN_OK, "%s: %s", c->name,
                   witan_last_error());
+    if (c->moving) {
+        rebalance = begin_moving(layer);
+    }
     for (int i = 0; i < REPEATS; i++) { /* without a warm-up: create does it all */
         args.token_count = i == 1 ? 0 : TOKENS;
         count_start(); /* asserts of Check allocate too: none before count_stop */
         status = pass(plan, &args);
-        calls  = count_stop();
+        if (status == WITAN_OK && c->moving) {
+            status = witan_rebalance_advance(rebalance, NULL);
+        }
+        calls = count_stop();
         ck_assert_msg(status == WITAN_OK, "%s: %s", c->name, witan_last_error());
         ck_assert_msg(calls == 0, "%s, %d ranks, pass %d: %lld calls, the first to %s", c->name,
                       (int)info.size, i, (long long)calls, count_first());
     }
+    for (bool committed = !c->moving;
+         !committed;) { /* nobody goes before all have what they need */
+        ck_assert_msg(witan_rebalance_commit(rebalance, &committed) == WITAN_OK, "%s",
+                      witan_last_error());
+    }
+    witan_rebalance_destroy(rebalance);
     witan_plan_destroy(plan);
     witan_layer_destroy(layer);
 }
