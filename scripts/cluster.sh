@@ -80,8 +80,8 @@ parts() {
     done | sort -Vu
 }
 
-# described: NODES RATE CORES ALLOWED of a cluster that is up. `up` writes this last, into the kernel's name
-# for the switch, so a cluster that is half made has none.
+# described: NODES RATE CORES ALLOWED of a cluster that is up. `up` writes this last, into the
+# kernel's name for the switch, so a cluster that is half made has none.
 described() {
     ip -n "${prefix}switch" link show switch 2>/dev/null | sed -n 's/^ *alias //p'
 }
@@ -282,8 +282,8 @@ run() {
     export OMPI_MCA_oob_tcp_if_include=eth0 OMPI_MCA_btl_tcp_if_include=eth0
     export OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader,tcp OMPI_MCA_osc=^ucx
     export OMPI_MCA_hwloc_base_binding_policy=none
-    # No node has more ranks than cores, so Open MPI would have idle ranks spin; but all nodes have the
-    # same cores, and those who compute or move messages would wait for those who spin.
+    # No node has more ranks than cores, so Open MPI would have idle ranks spin; but all nodes have
+    # the same cores, and those who compute or move messages would wait for those who spin.
     if ((ranks > jobs)); then
         export OMPI_MCA_mpi_yield_when_idle=1
     fi
@@ -298,14 +298,15 @@ run() {
         {
             counters_head
             paste -d ' ' <(printf '%s\n' "$before") <(counters) | awk '{
-                printf "%-6d %14.0f %14.0f %12.0f %12.0f\n", $1, $7 - $2, $8 - $3, $9 - $4, $10 - $5 }'
+                printf "%-6d %14.0f %14.0f %12.0f %12.0f\n", $1, $7 - $2, $8 - $3, $9 - $4, $10 - $5
+            }'
         } >&2
     fi
     return $status
 }
 
-# quietly COMMAND...: run it, without the one warning of Open MPI's launcher that it gives by chance,
-# when an agent has started before the launcher looks at it again. A signal is handed on.
+# quietly COMMAND...: run it, without the one warning of Open MPI's launcher that it gives by
+# chance, when an agent has started before the launcher looks at it again. A signal is handed on.
 quietly() {
     local errors filter child status=0
     exec {errors}> >(grep --line-buffered -v 'plm:rsh: Warning: setpgid(' >&2)
