@@ -65,7 +65,7 @@ on() {
 # hierarchies NODES RANKS: those that differ there
 hierarchies() {
     if [[ $1 -gt 1 && $2 -gt $1 ]]; then
-        printf '%s\n' "${known[@]}"
+        echo flat two-level
     else
         echo flat
     fi
@@ -112,7 +112,7 @@ measure() {
             for hierarchy in $(hierarchies "$nodes" "$ranks"); do
                 say "layer: $ranks ranks on $nodes nodes, $hierarchy, pass $pass of $passes"
                 on "$nodes" "$ranks" bench layer --threads 1 "${shape[@]}" -w 2 -n $iterations \
-                    --skew uniform "${by[@]/%/$hierarchy}" \
+                    --skew uniform --hierarchy "$hierarchy" \
                     --tokens "$((strong / ranks)),$weak" \
                     --json "$out/raw/layer-$nodes-$ranks-$hierarchy-$pass.json" \
                     >"$out/raw/layer-$nodes-$ranks-$hierarchy-$pass.txt"
@@ -187,13 +187,13 @@ predict() {
 # iterations, less one with fewer, so that the start and the end of the program drop out
 links() {
     local hierarchy combine count sent
-    for hierarchy in "${known[@]}"; do
+    for hierarchy in flat two-level; do
         for combine in exact reduced; do
             say "links: 8 ranks on 2 nodes, $hierarchy, $combine"
             sent=()
             for count in 2 6; do
                 on 2 8 bench layer --threads 1 "${link[@]}" --tokens $link_tokens -w 1 -n $count \
-                    -c 0 --skew uniform "${by[@]/%/$hierarchy}" --combine $combine \
+                    -c 0 --skew uniform --hierarchy "$hierarchy" --combine $combine \
                     >"$out/raw/links.txt"
                 sent+=("$(awk '/^[0-9]/ { sum += $2 }
                     END { printf "%.0f", sum }' "$out/raw/stderr")")
@@ -209,15 +209,18 @@ links() {
 
 communicate() {
     local hierarchy
-    for hierarchy in "${known[@]}"; do
+    for hierarchy in flat two-level; do
         say "bench comm: 4 ranks on 2 nodes, $hierarchy"
         on 2 4 bench comm --threads 1 --experts $experts --topk $topk --hidden $hidden \
-            "${comm[@]}" "${by[@]/%/$hierarchy}" --json "$out/comm-$hierarchy.json" \
+            "${comm[@]}" --hierarchy "$hierarchy" --json "$out/comm-$hierarchy.json" \
             >"$out/comm-$hierarchy.txt"
     done
-    say "traffic: 8 ranks on 4 nodes"
-    on 4 8 bench comm --threads 1 --experts $experts --topk $topk --hidden $hidden -n 2 -w 1 \
-        --tokens $weak --skew zipf:1.2 --traffic "$out/traffic.json" >"$out/raw/traffic.txt"
+    for hierarchy in flat two-level; do
+        say "traffic: 8 ranks on 4 nodes, $hierarchy"
+        on 4 8 bench comm --threads 1 --experts $experts --topk $topk --hidden $hidden -n 2 -w 1 \
+            --tokens $weak --skew zipf:1.2 --hierarchy $hierarchy \
+            --traffic "$out/traffic-$hierarchy.json" >"$out/raw/traffic.txt"
+    done
 }
 
 # place: routing with a zipf load of exponent 1.2, the same tokens with and without replicas
@@ -267,7 +270,7 @@ draw() {
 }
 
 pictures() {
-    local per_node text
+    local per_node text hierarchy
     if [[ -n $(missing "${packages_test[@]}") ]]; then
         say "no gnuplot: no pictures"
         return
@@ -283,7 +286,9 @@ pictures() {
             --input "$out/raw/medians-$per_node.json"
     done
     draw roofline roofline --input "$out/experts.json"
-    draw traffic traffic --input "$out/traffic.json"
+    for hierarchy in flat two-level; do
+        draw traffic "traffic-$hierarchy" --input "$out/traffic-$hierarchy.json"
+    done
     draw load load --input "$out/place.json"
 }
 
@@ -301,7 +306,7 @@ fenced() { # FILE
 
 # compared: prediction beside measurement, a row for each point
 compared() {
-    printf '| scaling | nodes | ranks | tokens of a rank | dispatch | measured, ms (median) '
+    printf '| scaling | nodes | ranks | tokens of a rank | hierarchy | measured, ms (median) '
     printf '| predicted, ms | error | limit |\n|---|--:|--:|--:|---|--:|--:|--:|---|\n'
     awk '
         NR == FNR { key = $1 " " $2 " " $3 " " $4; seconds[key] = $5; limit[key] = $6; next }
@@ -316,7 +321,7 @@ compared() {
 
 # phases: where the measured time went
 phases() {
-    printf '| scaling | nodes | ranks | dispatch | route | plan | dispatch | shared | experts '
+    printf '| scaling | nodes | ranks | hierarchy | route | plan | dispatch | shared | experts '
     printf '| combine | imbalance |\n|---|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|\n'
     awk '{ printf "| %s | %d | %d | %s", $1, $2, $3, $4
            for (i = 8; i <= 13; i++) printf " | %.3f", $i / 1e3
@@ -362,17 +367,18 @@ $(shown phases-2 "phases, two ranks a node")
 over both links together, by the counters of the interfaces (with the headers of TCP), and what the
 model says that its rows take.
 
-| dispatch | combine | counted | predicted |
+| hierarchy | combine | counted | predicted |
 |---|---|--:|--:|
 $(awk '{ printf "| %s | %s | %d | %d |\n", $1, $2, $3, $4 }' "$out/raw/links-table.txt")
 
-Source by destination, 8 ranks on 4 nodes, zipf 1.2 (traffic.json):
-$(shown traffic "bytes by source and destination")
+Source by destination, 8 ranks on 4 nodes, zipf 1.2 (traffic-flat.json, traffic-two-level.json):
+$(shown traffic-flat "bytes by source and destination, flat")
+$(shown traffic-two-level "bytes by source and destination, two-level")
 
 ## Dispatch and combine alone
 
 4 ranks on 2 nodes, beside MPI_Alltoallv of the same rows.
-$(for hierarchy in "${known[@]}"; do fenced "$out/comm-$hierarchy.txt"; done)
+$(for hierarchy in flat two-level; do fenced "$out/comm-$hierarchy.txt"; done)
 
 ## Placement
 
@@ -396,14 +402,9 @@ END
 }
 
 [[ -x $witan ]] || die "$witan is not there; scripts/build.sh makes it"
-# The option that chooses between them, where the program has it.
-known=(flat) by=()
-if grep -q -e --hierarchy <("$witan" bench layer --help); then
-    known+=(two-level)
-    by=(--hierarchy=)
-fi
 mkdir -p "$out/raw"
 out=$(cd "$out" && pwd)
+rm -f "$out"/raw/layer-* # of an earlier run: all that are there count
 trap 'cluster down' EXIT
 load_before=$(cut -d ' ' -f 1 /proc/loadavg)
 cluster up 2 "$rate" # or refuse now
