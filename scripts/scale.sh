@@ -404,7 +404,8 @@ END
 [[ -x $witan ]] || die "$witan is not there; scripts/build.sh makes it"
 mkdir -p "$out/raw"
 out=$(cd "$out" && pwd)
-rm -f "$out"/raw/layer-* # of an earlier run: all that are there count
+# Of an earlier run: all layers that are there count, and pictures may not be drawn again.
+rm -f "$out"/raw/layer-* "$out"/*.svg "$out"/*.png
 trap 'cluster down' EXIT
 load_before=$(cut -d ' ' -f 1 /proc/loadavg)
 cluster up 2 "$rate" # or refuse now
