@@ -405,7 +405,7 @@ END
 mkdir -p "$out/raw"
 out=$(cd "$out" && pwd)
 # Of an earlier run: all layers that are there count, and pictures may not be drawn again.
-rm -f "$out"/raw/layer-* "$out"/*.svg "$out"/*.png
+rm -f "$out"/raw/layer-* "$out"/{scaling,phases,traffic,roofline,load}{,-*}.{svg,png}
 trap 'cluster down' EXIT
 load_before=$(cut -d ' ' -f 1 /proc/loadavg)
 cluster up 2 "$rate" # or refuse now
