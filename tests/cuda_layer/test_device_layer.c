@@ -307,6 +307,30 @@ START_TEST(test_two_plans_in_flight_equal_one_after_the_other)
 }
 END_TEST
 
+/* Weights of a device do not move between ranks: said by name, on all ranks. */
+START_TEST(test_rebalancing_is_refused)
+{
+    static const int32_t     expert[4] = {3, 2, 1, 0};
+    block_t                  block     = block_make(4, 2, 40, 24, WITAN_BF16);
+    witan_group_t           *group     = device_group(0, 1);
+    witan_layer_t           *layer     = device_layer(&block, group);
+    witan_rebalance_info_t   info      = {.struct_bytes = sizeof(info)};
+    witan_rebalance_config_t config;
+    witan_rebalance_t       *rebalance;
+
+    witan_rebalance_config_init(&config);
+    config.slot_expert = expert;
+    if (!software) {
+        ck_assert_int_eq(witan_rebalance_query(layer, &config, &info), WITAN_E_UNSUPPORTED);
+        ck_assert_int_eq(witan_rebalance_begin(&rebalance, layer, &config), WITAN_E_UNSUPPORTED);
+        ck_assert_str_eq(witan_last_error(), "rebalance: backend cuda has none");
+        ck_assert_ptr_null(rebalance);
+    }
+    witan_layer_destroy(layer);
+    witan_group_destroy(group);
+}
+END_TEST
+
 START_TEST(test_stats_equal_those_of_the_host)
 {
     block_t  block = block_make(12, 4, 40, 24, WITAN_BF16);
@@ -363,6 +387,7 @@ static Suite *make_suite(void)
     tcase_add_loop_test(tcase, test_two_plans_in_flight_equal_one_after_the_other, FIRST,
                         END(EXCHANGE_COUNT));
     tcase_add_loop_test(tcase, test_stats_equal_those_of_the_host, FIRST, END(2));
+    tcase_add_test(tcase, test_rebalancing_is_refused);
     suite_add_tcase(suite, tcase);
     return suite;
 }

@@ -26,7 +26,7 @@ works 2 bench layer --experts 8 --hidden 64 --inter 32 --tokens 5 -n 2 --placeme
 
 bad() { # bad TEXT LINES...: what is wrong is said once, with the file's name
     printf '%s\n' "${@:2}" >"$work/bad"
-    fails 2 1 "$work/bad: $1" bench layer --experts 3 --hidden 64 --inter 32 --tokens 5 -n 1 \
+    fails 0 1 "$work/bad: $1" bench layer --experts 3 --hidden 64 --inter 32 --tokens 5 -n 1 \
         --placement "$work/bad"
 }
 bad 'line 2: slot_expert[2]: expected 0 to 2, found 3' '# slots' '0 1 3 2'

@@ -49,7 +49,7 @@ fails 0 2 "--topk contradicts --model" bench layer --model "$work" --layer 0 --t
 fails 0 2 "--topk: expected at most --experts 2" bench layer --experts 2 --topk 3
 fails 0 2 "found '1,,2'" bench experts --rows 1,,2
 fails 0 2 "found '0'" bench experts --rows 0
-fails 0 2 "experts or layer" bench
+fails 0 2 "experts, layer or rebalance" bench
 fails 2 2 "expected one rank, found 2" bench experts
 fails 0 2 "--input contradicts" check --model "$work" --layer 0 --input x --tokens 3
 WITAN_TIMEOUT=soon fails 0 2 "WITAN_TIMEOUT" check --model "$work" --layer 0

@@ -95,6 +95,7 @@ static void setup_make(setup_t *setup, int32_t tp, uint64_t timeout_ns)
     config.token_count_max = T;
     ck_ok(witan_plan_create(&setup->plan, setup->layer, &config));
     config.chunk_count = 3;
+    config.hierarchy   = WITAN_HIERARCHY_FLAT; /* the first has two levels, if there is a node */
     ck_ok(witan_plan_create(&setup->pieces, setup->layer, &config));
     /* The ranks of a tensor group have the same tokens. */
     setup->hidden      = block_input(&setup->block, info.expert_index * T, T);
