@@ -92,6 +92,10 @@ cells() {
     columns "$out/raw/cells" "${@:2}"
 }
 
+load() {
+    cut -d ' ' -f 1 /proc/loadavg
+}
+
 calibrate() {
     say "calibrate: one rank alone, then 4 ranks on 2 nodes"
     on 2 4 plan calibrate --threads 1 "${shape[@]}" --rounds $rounds \
@@ -337,7 +341,7 @@ report() {
 \`scripts/scale.sh$tiny\`, $(date -u +%Y-%m-%d), \
 $((SECONDS - begin)) s. E $experts, K $topk, H $hidden, I $inter, bf16, one thread a rank, uniform
 routing, exact combine, one round; links of $rate in each direction (scripts/cluster.sh). Load of
-the machine when it began: $load_before. Wrong tokens in all measurements: $wrong.
+the machine when it began and ended: $load_before, $(load). Wrong tokens in all measurements: $wrong.
 
 Nodes are network namespaces of one machine with $jobs cores: beyond $jobs ranks, ranks take turns
 on the cores, so compute does not scale; what crosses the links does as on real nodes. Predictions are
@@ -407,7 +411,7 @@ out=$(cd "$out" && pwd)
 # Of an earlier run: all layers that are there count, and pictures may not be drawn again.
 rm -f "$out"/raw/layer-* "$out"/{scaling,phases,traffic,roofline,load}{,-*}.{svg,png}
 trap 'cluster down' EXIT
-load_before=$(cut -d ' ' -f 1 /proc/loadavg)
+load_before=$(load)
 cluster up 2 "$rate" # or refuse now
 "$witan" info | sed '/^environment/,$d' >"$out/machine.txt"
 calibrate
