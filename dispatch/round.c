@@ -7,61 +7,13 @@
 
 #include "core/error.h"
 #include "core/util.h"
-#include "dispatch/piece.h"
+#include "dispatch/round.h"
 
 #define POLL_PERIOD_NS 20000u
-
-static wtn_request_t *requests_of(const witan_plan_t *plan, const wtn_round_t *round,
-                                  wtn_request_kind_t kind)
-{
-    return round->requests + (size_t)kind * (size_t)plan->ep;
-}
 
 wtn_round_t *wtn_round_at(witan_plan_t *plan, int64_t index)
 {
     return &plan->rounds[index % plan->shape.round_slots];
-}
-
-static bool is_reduced(const witan_plan_t *plan)
-{
-    return plan->config.combine == WITAN_COMBINE_REDUCED;
-}
-
-static bool is_home(const witan_plan_t *plan, int32_t s)
-{
-    return plan->shape.domains.of[s] == plan->home;
-}
-
-/* Does this rank take in what source `s` sends to its domain? */
-static bool takes(const witan_plan_t *plan, int32_t s)
-{
-    return wtn_domain_relay(&plan->shape.domains, s, plan->home) == plan->me;
-}
-
-/* The members of this rank's domain: for (i = first; i < end) members[i]. */
-static int32_t mate_begin(const witan_plan_t *plan)
-{
-    return plan->shape.domains.begin[plan->home];
-}
-
-static int32_t mate_end(const witan_plan_t *plan)
-{
-    return plan->shape.domains.begin[plan->home + 1];
-}
-
-/* First of the slots in plan->rows for the rows of source `s`. */
-static int64_t row_slot(const witan_plan_t *plan, const wtn_round_t *round, int32_t s)
-{
-    return round->row_base + plan->shape.source_slot_begin[s];
-}
-
-/* Sums to be sent back to source `s` in the reduced mode. */
-static char *partial_slot(const witan_plan_t *plan, const wtn_round_t *round, int32_t s)
-{
-    int64_t slot = (int64_t)(round - plan->rounds) * plan->shape.token_slot_count +
-                   plan->shape.source_token_begin[s];
-
-    return plan->partial_rows + (size_t)slot * plan->layer->layout.row_bytes;
 }
 
 /* ---- pieces out ---- */
@@ -99,10 +51,10 @@ static witan_status_t post_return(witan_plan_t *plan, wtn_round_t *round, const 
                                   int32_t relay)
 {
     size_t  size  = plan->layer->layout.row_bytes;
-    int64_t begin = is_reduced(plan) ? piece->token_begin : piece->row_begin;
-    int64_t count = is_reduced(plan) ? piece->token_count : piece->row_count;
+    int64_t begin = wtn_round_is_reduced(plan) ? piece->token_begin : piece->row_begin;
+    int64_t count = wtn_round_is_reduced(plan) ? piece->token_count : piece->row_count;
 
-    return wtn_recv_post(plan->comm, requests_of(plan, round, WTN_REQUEST_ROWS_RECV) + relay,
+    return wtn_recv_post(plan->comm, wtn_round_requests(plan, round, WTN_REQUEST_ROWS_RECV) + relay,
                          plan->expert_peers[relay], plan->channel, WTN_TAG_ROWS,
                          plan->returned + (size_t)begin * size, (size_t)count * size, true);
 }
@@ -127,7 +79,7 @@ static witan_status_t send_pieces(witan_plan_t *plan, wtn_round_t *round)
         }
         bytes = wtn_piece_write(plan, piece, round->index, domain, manifest);
         WTN_TRY(wtn_send_post(plan->comm,
-                              requests_of(plan, round, WTN_REQUEST_MANIFEST_SEND) + relay,
+                              wtn_round_requests(plan, round, WTN_REQUEST_MANIFEST_SEND) + relay,
                               plan->expert_peers[relay], plan->channel, WTN_TAG_MANIFEST, manifest,
                               bytes));
         manifest += bytes;
@@ -137,7 +89,8 @@ static witan_status_t send_pieces(witan_plan_t *plan, wtn_round_t *round)
         }
         WTN_TRY(post_return(plan, round, piece, relay));
         WTN_TRY(gather_tokens(plan, piece, tokens));
-        WTN_TRY(wtn_send_post(plan->comm, requests_of(plan, round, WTN_REQUEST_TOKENS_SEND) + relay,
+        WTN_TRY(wtn_send_post(plan->comm,
+                              wtn_round_requests(plan, round, WTN_REQUEST_TOKENS_SEND) + relay,
                               plan->expert_peers[relay], plan->channel, WTN_TAG_TOKENS, tokens,
                               token_bytes));
         tokens += token_bytes;
@@ -154,14 +107,14 @@ static witan_status_t expect_pieces(witan_plan_t *plan, wtn_round_t *round)
     witan_status_t status = WITAN_OK;
 
     for (int32_t s = 0; s < plan->ep; s++) {
-        round->expected[s] = takes(plan, s) &&
+        round->expected[s] = wtn_round_takes(plan, s) &&
                              (round->index == 0 || plan->source_rounds[s] > (uint64_t)round->index);
-        if (takes(plan, s) && !round->expected[s]) {
+        if (wtn_round_takes(plan, s) && !round->expected[s]) {
             wtn_piece_clear(plan, round, s);
         }
         if (s != plan->me && round->expected[s]) {
             WTN_TRY(wtn_recv_post(plan->comm,
-                                  requests_of(plan, round, WTN_REQUEST_MANIFEST_RECV) + s,
+                                  wtn_round_requests(plan, round, WTN_REQUEST_MANIFEST_RECV) + s,
                                   plan->expert_peers[s], plan->channel, WTN_TAG_MANIFEST,
                                   wtn_piece_slot(plan, round, s),
                                   wtn_piece_manifest_bytes_max(plan, s), false));
@@ -172,17 +125,17 @@ fail:
     return status;
 }
 
-/* From each mate that takes in pieces in this round, word that they are there. */
+/* From each mate that wtn_round_takes in pieces in this round, word that they are there. */
 static witan_status_t expect_arrivals(witan_plan_t *plan, wtn_round_t *round)
 {
     witan_status_t status = WITAN_OK;
 
-    for (int32_t i = mate_begin(plan); i < mate_end(plan); i++) {
+    for (int32_t i = wtn_round_mate_begin(plan); i < wtn_round_mate_end(plan); i++) {
         int32_t mate = plan->shape.domains.members[i];
 
         if (mate != plan->me && (round->index == 0 || plan->relay_rounds[mate] > round->index)) {
             WTN_TRY(wtn_recv_post(plan->comm,
-                                  requests_of(plan, round, WTN_REQUEST_ARRIVAL_RECV) + mate,
+                                  wtn_round_requests(plan, round, WTN_REQUEST_ARRIVAL_RECV) + mate,
                                   plan->expert_peers[mate], plan->channel, WTN_TAG_ARRIVAL,
                                   &round->arrivals[mate], sizeof(wtn_notice_t), true));
         }
@@ -219,7 +172,7 @@ fail:
 /* All manifests are here: receive exactly what they announce. */
 static witan_status_t post_tokens(witan_plan_t *plan, wtn_round_t *round)
 {
-    const wtn_request_t *manifests = requests_of(plan, round, WTN_REQUEST_MANIFEST_RECV);
+    const wtn_request_t *manifests = wtn_round_requests(plan, round, WTN_REQUEST_MANIFEST_RECV);
     size_t               row_bytes = plan->layer->layout.row_bytes;
     witan_status_t       status    = WITAN_OK;
 
@@ -236,7 +189,8 @@ static witan_status_t post_tokens(witan_plan_t *plan, wtn_round_t *round)
         if (header.token_count == 0) {
             continue;
         }
-        WTN_TRY(wtn_recv_post(plan->comm, requests_of(plan, round, WTN_REQUEST_TOKENS_RECV) + s,
+        WTN_TRY(wtn_recv_post(plan->comm,
+                              wtn_round_requests(plan, round, WTN_REQUEST_TOKENS_RECV) + s,
                               plan->expert_peers[s], plan->channel, WTN_TAG_TOKENS,
                               wtn_piece_tokens(plan, round, s),
                               (size_t)header.token_count * row_bytes, true));
@@ -247,7 +201,7 @@ fail:
     return status;
 }
 
-/* What this rank takes in is in the window: tell the mates, and wait for their rows. */
+/* What this rank wtn_round_takes in is in the window: tell the mates, and wait for their rows. */
 static witan_status_t announce(witan_plan_t *plan, wtn_round_t *round)
 {
     uint32_t       rounds = 0;
@@ -255,7 +209,7 @@ static witan_status_t announce(witan_plan_t *plan, wtn_round_t *round)
 
     round->arrived = true;
     for (int32_t s = 0; s < plan->ep; s++) {
-        if (takes(plan, s) && plan->source_rounds[s] > rounds) {
+        if (wtn_round_takes(plan, s) && plan->source_rounds[s] > rounds) {
             rounds = (uint32_t)plan->source_rounds[s];
         }
     }
@@ -266,18 +220,20 @@ static witan_status_t announce(witan_plan_t *plan, wtn_round_t *round)
     round->notice =
         (wtn_notice_t){.step = plan->step, .round = (uint32_t)round->index, .rounds = rounds};
     atomic_thread_fence(memory_order_release);
-    for (int32_t i = mate_begin(plan); i < mate_end(plan); i++) {
+    for (int32_t i = wtn_round_mate_begin(plan); i < wtn_round_mate_end(plan); i++) {
         int32_t mate = plan->shape.domains.members[i], rank = plan->expert_peers[mate];
 
         if (mate == plan->me) {
             continue;
         }
         if (rounds > round->index) {
-            WTN_TRY(wtn_recv_post(plan->comm, requests_of(plan, round, WTN_REQUEST_END_RECV) + mate,
+            WTN_TRY(wtn_recv_post(plan->comm,
+                                  wtn_round_requests(plan, round, WTN_REQUEST_END_RECV) + mate,
                                   rank, plan->channel, WTN_TAG_END, &round->ends[mate],
                                   sizeof(wtn_notice_t), true));
         }
-        WTN_TRY(wtn_send_post(plan->comm, requests_of(plan, round, WTN_REQUEST_ARRIVAL_SEND) + mate,
+        WTN_TRY(wtn_send_post(plan->comm,
+                              wtn_round_requests(plan, round, WTN_REQUEST_ARRIVAL_SEND) + mate,
                               rank, plan->channel, WTN_TAG_ARRIVAL, &round->notice,
                               sizeof(wtn_notice_t)));
     }
@@ -286,11 +242,10 @@ fail:
     return status;
 }
 
-/* Notices of the mates, of those of them that were expected. */
-static witan_status_t check_notices(const witan_plan_t *plan, const wtn_round_t *round,
-                                    const wtn_notice_t *notices)
+witan_status_t wtn_round_check_notices(const witan_plan_t *plan, const wtn_round_t *round,
+                                       const wtn_notice_t *notices)
 {
-    for (int32_t i = mate_begin(plan); i < mate_end(plan); i++) {
+    for (int32_t i = wtn_round_mate_begin(plan); i < wtn_round_mate_end(plan); i++) {
         int32_t             mate   = plan->shape.domains.members[i];
         const wtn_notice_t *notice = &notices[mate];
 
@@ -313,7 +268,7 @@ static void count_rounds(witan_plan_t *plan, const wtn_round_t *round)
     for (int32_t d = 0; d < plan->shape.domains.count; d++) {
         plan->round_count = wtn_max_i64(plan->round_count, plan->send_rounds[d]);
     }
-    for (int32_t i = mate_begin(plan); i < mate_end(plan); i++) {
+    for (int32_t i = wtn_round_mate_begin(plan); i < wtn_round_mate_end(plan); i++) {
         int32_t mate = plan->shape.domains.members[i];
 
         if (mate != plan->me) {
@@ -325,8 +280,8 @@ static void count_rounds(witan_plan_t *plan, const wtn_round_t *round)
 
 static void poll_returns(void *context);
 
-static witan_status_t wait_for(witan_plan_t *plan, wtn_request_t *requests, size_t count,
-                               const char *phase, uint64_t deadline)
+witan_status_t wtn_round_wait_for(witan_plan_t *plan, wtn_request_t *requests, size_t count,
+                                  const char *phase, uint64_t deadline)
 {
     return wtn_wait_polling(plan->comm, requests, count, phase, deadline, plan->watch,
                             plan->shape.round_slots > 1 ? poll_returns : NULL, plan);
@@ -340,224 +295,23 @@ witan_status_t wtn_round_wait(witan_plan_t *plan, int64_t index)
 
     WTN_TRY(status);
     if (!round->tokens_posted) {
-        WTN_TRY(wait_for(plan, requests_of(plan, round, WTN_REQUEST_MANIFEST_RECV),
-                         (size_t)plan->ep, "dispatch: counts", deadline));
+        WTN_TRY(wtn_round_wait_for(plan, wtn_round_requests(plan, round, WTN_REQUEST_MANIFEST_RECV),
+                                   (size_t)plan->ep, "dispatch: counts", deadline));
         WTN_TRY(post_tokens(plan, round));
     }
-    WTN_TRY(wait_for(plan, requests_of(plan, round, WTN_REQUEST_TOKENS_RECV), (size_t)plan->ep,
-                     "dispatch: tokens", deadline));
+    WTN_TRY(wtn_round_wait_for(plan, wtn_round_requests(plan, round, WTN_REQUEST_TOKENS_RECV),
+                               (size_t)plan->ep, "dispatch: tokens", deadline));
     if (!round->arrived) {
         WTN_TRY(announce(plan, round));
     }
     /* A mate may wait for a source that is silent: let it be the one to say so. */
-    WTN_TRY(wait_for(plan, requests_of(plan, round, WTN_REQUEST_ARRIVAL_RECV), (size_t)plan->ep,
-                     "dispatch: tokens of the node", deadline + plan->comm->timeout_ns / 4));
+    WTN_TRY(wtn_round_wait_for(plan, wtn_round_requests(plan, round, WTN_REQUEST_ARRIVAL_RECV),
+                               (size_t)plan->ep, "dispatch: tokens of the node",
+                               deadline + plan->comm->timeout_ns / 4));
     atomic_thread_fence(memory_order_acquire);
-    WTN_TRY(check_notices(plan, round, round->arrivals));
+    WTN_TRY(wtn_round_check_notices(plan, round, round->arrivals));
     if (index == 0) {
         count_rounds(plan, round);
-    }
-
-fail:
-    return status;
-}
-
-/* ---- experts ---- */
-
-/* The rows for experts held here, in order of source, token and k. */
-static int64_t list_rows(witan_plan_t *plan, wtn_round_t *round)
-{
-    const wtn_placement_t *placement = &plan->layer->layout.placement;
-    int64_t                count     = 0;
-
-    for (int32_t s = 0; s < plan->ep; s++) {
-        const wtn_wire_row_t *wire = wtn_piece_rows(plan, round, s);
-        const wtn_piece_t    *own  = &round->pieces[plan->home];
-        int64_t               last = -1, out;
-        wtn_manifest_t        header;
-
-        if (!wtn_piece_read(plan, round, s, &header)) {
-            continue;
-        }
-        out = is_home(plan, s) && !is_reduced(plan) ? plan->shape.return_begin[s] + header.row_begin
-                                                    : row_slot(plan, round, s);
-        for (int64_t i = 0; i < header.row_count; i++) {
-            if (placement->slot_owner[wire[i].slot] != plan->me) {
-                continue;
-            }
-            round->row_in[count]     = plan->ep == 1
-                                           ? plan->send_token[own->token_begin + wire[i].token]
-                                           : plan->shape.source_token_begin[s] + wire[i].token;
-            round->row_out[count]    = out + i;
-            round->row_expert[count] = placement->slot_local[wire[i].slot];
-            count++;
-            plan->recv_token_count += wire[i].token != last;
-            last = wire[i].token;
-        }
-    }
-    plan->recv_row_count += count;
-    return count;
-}
-
-/* Rows of this round are in the window: tell the mates that took in their tokens. */
-static witan_status_t end(witan_plan_t *plan, wtn_round_t *round)
-{
-    witan_status_t status = WITAN_OK;
-
-    round->computed     = true;
-    round->notice.step  = plan->step;
-    round->notice.round = (uint32_t)round->index;
-    atomic_thread_fence(memory_order_release);
-    for (int32_t i = mate_begin(plan); i < mate_end(plan); i++) {
-        int32_t mate = plan->shape.domains.members[i];
-
-        if (mate != plan->me && plan->relay_rounds[mate] > round->index) {
-            WTN_TRY(wtn_send_post(plan->comm, requests_of(plan, round, WTN_REQUEST_END_SEND) + mate,
-                                  plan->expert_peers[mate], plan->channel, WTN_TAG_END,
-                                  &round->notice, sizeof(wtn_notice_t)));
-        }
-    }
-
-fail:
-    return status;
-}
-
-witan_status_t wtn_round_compute(witan_plan_t *plan, int64_t index)
-{
-    const wtn_layout_t *layout = &plan->layer->layout;
-    wtn_round_t        *round  = wtn_round_at(plan, index);
-    wtn_ffn_args_t      args   = {
-               .x                 = plan->ep == 1 ? plan->hidden : round->token_recv,
-               .out               = plan->rows,
-               .row_count         = list_rows(plan, round),
-               .row_expert        = round->row_expert,
-               .row_in            = round->row_in,
-               .row_out           = round->row_out,
-               .expert_row_counts = plan->round_row_counts,
-               .executor          = plan->config.executor,
-               .masked_rows_max   = plan->config.masked_rows_max,
-               .workspace         = plan->scratch,
-               .workspace_bytes   = plan->scratch_bytes,
-               .thread_count      = plan->layer->group->thread_count,
-               .poll              = plan->ep > 1 ? wtn_round_poll : NULL,
-               .poll_context      = plan,
-    };
-    witan_status_t status;
-
-    plan->computing = index;
-    if (args.row_count > 0) {
-        WTN_TRY(layout->backend->ffn_run(plan->layer->experts, &args));
-        plan->executor = args.executor_taken;
-        plan->executor_counts[args.executor_taken]++;
-        for (int32_t e = 0; e < layout->local_count; e++) {
-            plan->expert_row_counts[e] += plan->round_row_counts[e];
-        }
-    }
-    WTN_TRY(end(plan, round));
-
-fail:
-    return status;
-}
-
-/* ---- rows back ---- */
-
-/* Reduced mode: sum the rows of each token here, in order of k, and keep one row per token. */
-static witan_status_t reduce_rows(witan_plan_t *plan, wtn_round_t *round, int32_t s,
-                                  const wtn_manifest_t *header)
-{
-    const wtn_layout_t   *layout = &plan->layer->layout;
-    const wtn_wire_row_t *wire   = wtn_piece_rows(plan, round, s);
-    int32_t               topk   = layout->config.topk;
-    int64_t               tokens = header->token_count, first = row_slot(plan, round, s);
-    int64_t              *index   = round->reduce_index;
-    float                *weights = round->reduce_weight;
-    int32_t               slot    = 0;
-    wtn_combine_args_t    args    = {
-              .token_count  = tokens,
-              .hidden_size  = layout->config.hidden_size,
-              .slot_count   = topk,
-              .dtype        = layout->config.dtype,
-              .out_dtype    = layout->config.dtype,
-              .rows         = plan->rows,
-              .row_index    = index,
-              .weights      = weights,
-              .thread_count = plan->layer->group->thread_count,
-    };
-
-    for (int64_t i = 0; i < tokens * topk; i++) {
-        index[i] = -1;
-    }
-    for (int64_t i = 0; i < header->row_count; i++) {
-        slot = i > 0 && wire[i].token == wire[i - 1].token ? slot + 1 : 0;
-        index[wire[i].token * (int64_t)topk + slot]   = first + i;
-        weights[wire[i].token * (int64_t)topk + slot] = wire[i].weight;
-    }
-    args.out = s == plan->me ? plan->returned +
-                                   (size_t)round->pieces[plan->home].token_begin * layout->row_bytes
-                             : partial_slot(plan, round, s);
-    return layout->backend->combine(&args);
-}
-
-/* All members have computed: send the rows back for which this rank has taken in the tokens. */
-static witan_status_t return_rows(witan_plan_t *plan, wtn_round_t *round)
-{
-    size_t         row_bytes = plan->layer->layout.row_bytes;
-    witan_status_t status;
-
-    round->returned = true;
-    plan->round_returned++;
-    atomic_thread_fence(memory_order_acquire);
-    if (plan->relay_rounds[plan->me] > round->index) {
-        WTN_TRY(check_notices(plan, round, round->ends));
-    }
-    for (int32_t step = 1; step <= plan->ep; step++) {
-        int32_t        s = (plan->me + step) % plan->ep;
-        int64_t        count;
-        const char    *rows;
-        wtn_manifest_t header;
-
-        if (!round->expected[s] || !wtn_piece_read(plan, round, s, &header) ||
-            header.token_count == 0) {
-            continue;
-        }
-        if (is_reduced(plan)) {
-            WTN_TRY(reduce_rows(plan, round, s, &header));
-        }
-        if (s == plan->me) {
-            continue;
-        }
-        count = is_reduced(plan) ? header.token_count : header.row_count;
-        rows  = is_reduced(plan) ? partial_slot(plan, round, s)
-                                 : plan->rows + (size_t)row_slot(plan, round, s) * row_bytes;
-        plan->rank_send_bytes[s] += count * (int64_t)row_bytes;
-        WTN_TRY(wtn_send_post(plan->comm, requests_of(plan, round, WTN_REQUEST_ROWS_SEND) + s,
-                              plan->expert_peers[s], plan->channel, WTN_TAG_ROWS, rows,
-                              (size_t)count * row_bytes));
-    }
-    return WITAN_OK;
-
-fail:
-    return status;
-}
-
-witan_status_t wtn_round_return(witan_plan_t *plan, int64_t index, bool wait)
-{
-    wtn_round_t   *round = wtn_round_at(plan, index);
-    bool           done  = false;
-    witan_status_t status;
-
-    if (index != plan->round_returned) {
-        return WITAN_OK; /* rows of two rounds must not overtake each other */
-    }
-    WTN_TRY(wtn_progress(plan->comm, requests_of(plan, round, WTN_REQUEST_END_RECV),
-                         (size_t)plan->ep, &done));
-    if (!done && wait) {
-        WTN_TRY(wait_for(plan, requests_of(plan, round, WTN_REQUEST_END_RECV), (size_t)plan->ep,
-                         "combine: rows of the node", wtn_deadline(plan->comm)));
-        done = true;
-    }
-    if (done && !round->returned) { /* a poll may have done it while this waited */
-        WTN_TRY(return_rows(plan, round));
     }
 
 fail:
@@ -576,8 +330,8 @@ witan_status_t wtn_round_drain(witan_plan_t *plan, wtn_round_t *round)
         WTN_TRY(wtn_round_return(plan, round->index, true));
     }
     if (plan->ep > 1) {
-        WTN_TRY(wait_for(plan, round->requests, WTN_REQUEST_KINDS * (size_t)plan->ep, "combine",
-                         wtn_deadline(plan->comm)));
+        WTN_TRY(wtn_round_wait_for(plan, round->requests, WTN_REQUEST_KINDS * (size_t)plan->ep,
+                                   "combine", wtn_deadline(plan->comm)));
     }
     round->index = -1;
 
@@ -599,21 +353,21 @@ static witan_status_t advance(witan_plan_t *plan, wtn_round_t *round)
         return wtn_round_return(plan, round->index, false);
     }
     if (round->index <= plan->computing) {
-        return wtn_progress(plan->comm, requests_of(plan, round, WTN_REQUEST_ROWS_SEND), 2 * ep,
-                            &done);
+        return wtn_progress(plan->comm, wtn_round_requests(plan, round, WTN_REQUEST_ROWS_SEND),
+                            2 * ep, &done);
     }
     if (!round->tokens_posted) {
-        WTN_TRY(wtn_progress(plan->comm, requests_of(plan, round, WTN_REQUEST_MANIFEST_RECV), ep,
-                             &done));
+        WTN_TRY(wtn_progress(plan->comm, wtn_round_requests(plan, round, WTN_REQUEST_MANIFEST_RECV),
+                             ep, &done));
         return done ? post_tokens(plan, round) : WITAN_OK;
     }
     if (!round->arrived) {
-        WTN_TRY(
-            wtn_progress(plan->comm, requests_of(plan, round, WTN_REQUEST_TOKENS_RECV), ep, &done));
+        WTN_TRY(wtn_progress(plan->comm, wtn_round_requests(plan, round, WTN_REQUEST_TOKENS_RECV),
+                             ep, &done));
         return done ? announce(plan, round) : WITAN_OK;
     }
-    WTN_TRY(
-        wtn_progress(plan->comm, requests_of(plan, round, WTN_REQUEST_ARRIVAL_RECV), ep, &done));
+    WTN_TRY(wtn_progress(plan->comm, wtn_round_requests(plan, round, WTN_REQUEST_ARRIVAL_RECV), ep,
+                         &done));
 
 fail:
     return status;
