@@ -13,6 +13,7 @@
 #include "launcher/plan_scale.h"
 #include "launcher/session.h"
 
+#define GROUP_RANKS_MAX  8192
 #define SEED             1
 #define SEARCH_TOKENS    ((int64_t)1 << 18)
 #define SIMULATED_TOKENS ((int64_t)1 << 21)
@@ -367,6 +368,25 @@ static witan_status_t check_outputs(const wtn_scale_words_t *words)
     return wtn_paths_check(outputs, WTN_COUNT_OF(outputs), &input, NULL);
 }
 
+/* Messages are counted pair by pair. */
+static witan_status_t check_groups(const search_t *search)
+{
+    const wtn_scale_wish_t *wish = &search->wish;
+    int64_t                 tp   = wish->tp > 0 ? wish->tp : 1;
+
+    for (int32_t i = 0; i < wish->node_count && wish->ep == -1; i++) {
+        int64_t ep = wish->nodes[i] * search->plan->machine.ranks_per_node / tp;
+
+        if (ep > GROUP_RANKS_MAX) {
+            return WTN_ERROR(WITAN_E_ARGUMENT,
+                             "--mode %s: %" PRId64 " nodes are an expert-parallel group of %" PRId64
+                             " ranks; expected at most %d (auto and epNxtpM make smaller groups)",
+                             search->plan->words->mode, wish->nodes[i], ep, GROUP_RANKS_MAX);
+        }
+    }
+    return WITAN_OK;
+}
+
 static witan_status_t plan_all(search_t *search, const wtn_command_t *command)
 {
     wtn_scale_plan_t        *plan  = search->plan;
@@ -380,6 +400,7 @@ static witan_status_t plan_all(search_t *search, const wtn_command_t *command)
         plan->machine.nics_per_node =
             wtn_min_i64(plan->machine.nics_per_node, words->ranks_per_node);
     }
+    WTN_TRY(check_groups(search));
     WTN_TRY(make_config(plan, command));
     WTN_TRY(wtn_skew_open(&plan->skew, words->skew, plan->config.expert_count, plan->config.topk,
                           SEED));

@@ -58,20 +58,18 @@ static bool flat_message(const void *context, int32_t source, int32_t step, int3
     bool                        dispatch = messages->direction == WTN_SCALE_DISPATCH;
     int32_t                     me       = expert_index(messages->mode, source);
     int32_t                     peer     = (me + 1 + (dispatch ? step / 2 : step)) % load->ep;
-    size_t                      pair     = (size_t)me * (size_t)load->ep + (size_t)peer;
-    size_t                      back     = (size_t)peer * (size_t)load->ep + (size_t)me;
+    const float *returned = messages->mode->reduced ? load->pair_tokens : load->pair_rows;
 
     *destination = peer_rank(messages->mode, source, peer);
     if (!dispatch) {
-        *bytes = row_bytes(messages) * (double)(messages->mode->reduced ? load->pair_tokens[back]
-                                                                        : load->pair_rows[back]);
+        *bytes = row_bytes(messages) * wtn_scale_pair(load, returned, peer, me);
         return *bytes > 0;
     }
     if (step % 2 == 0) {
-        *bytes = manifest_bytes(messages, (double)load->pair_rows[pair]);
+        *bytes = manifest_bytes(messages, wtn_scale_pair(load, load->pair_rows, me, peer));
         return true;
     }
-    *bytes = token_bytes(messages) * (double)load->pair_tokens[pair];
+    *bytes = token_bytes(messages) * wtn_scale_pair(load, load->pair_tokens, me, peer);
     return *bytes > 0;
 }
 
@@ -98,14 +96,12 @@ static double handed_on(const wtn_scale_messages_t *messages, int32_t me, int32_
     const wtn_scale_load_t *load     = messages->load;
     int32_t                 domain   = me / load->domain_size;
     bool                    dispatch = messages->direction == WTN_SCALE_DISPATCH;
-    double                  count    = 0;
+    const float *counts = dispatch || messages->mode->reduced ? load->pair_tokens : load->pair_rows;
+    double       count  = 0;
 
     for (int32_t s = 0; s < load->ep; s++) {
-        size_t pair = (size_t)s * (size_t)load->ep + (size_t)mate;
-
         if (receiver(load, s, domain) == me) {
-            count += (double)(dispatch || messages->mode->reduced ? load->pair_tokens[pair]
-                                                                  : load->pair_rows[pair]);
+            count += wtn_scale_pair(load, counts, s, mate);
         }
     }
     return count * (dispatch ? token_bytes(messages) : row_bytes(messages));

@@ -19,6 +19,7 @@ typedef struct counter {
 
 void wtn_scale_load_free(wtn_scale_load_t *load)
 {
+    free(load->column);
     free(load->pair_tokens);
     free(load->pair_rows);
     free(load->domain_tokens);
@@ -31,24 +32,26 @@ void wtn_scale_load_free(wtn_scale_load_t *load)
 static void count_token(wtn_scale_load_t *load, const counter_t *counter, int32_t topk,
                         int32_t source, const int32_t *ids, int64_t stamp, float weight)
 {
-    size_t row = (size_t)source * (size_t)load->ep;
+    size_t row = (size_t)source * (size_t)load->column_count;
     size_t run = (size_t)source * (size_t)load->domain_count;
 
     for (int32_t k = 0; k < topk; k++) {
         int32_t expert = ids[k], rank, node;
+        size_t  pair;
 
         if (expert < 0) {
             continue;
         }
         rank = counter->owner[expert];
         node = rank / load->domain_size;
+        pair = row + (size_t)load->column[rank];
         load->expert_rows[expert] += (double)weight;
         load->rank_rows[rank] += (double)weight;
-        load->pair_rows[row + (size_t)rank] += weight;
+        load->pair_rows[pair] += weight;
         load->domain_rows[run + (size_t)node] += weight;
         if (counter->last[rank] != stamp) {
             counter->last[rank] = stamp;
-            load->pair_tokens[row + (size_t)rank] += weight;
+            load->pair_tokens[pair] += weight;
         }
         if (counter->last_node[node] != stamp) {
             counter->last_node[node] = stamp;
@@ -89,9 +92,11 @@ static witan_status_t allocate(wtn_scale_load_t *load, counter_t *counter,
                                const wtn_scale_shape_t *shape)
 {
     size_t ep = (size_t)load->ep, nodes = (size_t)load->domain_count;
+    size_t columns = (size_t)load->column_count;
 
-    load->pair_tokens   = calloc(ep * ep, sizeof(float));
-    load->pair_rows     = calloc(ep * ep, sizeof(float));
+    load->column        = calloc(ep, sizeof(int32_t));
+    load->pair_tokens   = calloc(ep * columns, sizeof(float));
+    load->pair_rows     = calloc(ep * columns, sizeof(float));
     load->domain_tokens = calloc(ep * nodes, sizeof(float));
     load->domain_rows   = calloc(ep * nodes, sizeof(float));
     load->expert_rows   = calloc((size_t)shape->expert_count, sizeof(double));
@@ -100,10 +105,10 @@ static witan_status_t allocate(wtn_scale_load_t *load, counter_t *counter,
     counter->last       = calloc(ep, sizeof(int64_t));
     counter->last_node  = calloc(nodes, sizeof(int64_t));
     counter->ids        = calloc(DRAW_TOKENS * (size_t)shape->topk, sizeof(int32_t));
-    if (load->pair_tokens == NULL || load->pair_rows == NULL || load->domain_tokens == NULL ||
-        load->domain_rows == NULL || load->expert_rows == NULL || load->rank_rows == NULL ||
-        counter->owner == NULL || counter->last == NULL || counter->last_node == NULL ||
-        counter->ids == NULL) {
+    if (load->column == NULL || load->pair_tokens == NULL || load->pair_rows == NULL ||
+        load->domain_tokens == NULL || load->domain_rows == NULL || load->expert_rows == NULL ||
+        load->rank_rows == NULL || counter->owner == NULL || counter->last == NULL ||
+        counter->last_node == NULL || counter->ids == NULL) {
         return WTN_ERROR(WITAN_E_MEMORY, "load: %" PRId32 " ranks, %" PRId32 " experts", load->ep,
                          shape->expert_count);
     }
@@ -115,17 +120,21 @@ witan_status_t wtn_scale_load_make(wtn_scale_load_t *load, const wtn_scale_shape
                                    const wtn_scale_sampler_t *sampler, int64_t sample_max)
 {
     counter_t      counter = {0};
+    int32_t        column  = 0;
     witan_status_t status;
 
     *load = (wtn_scale_load_t){.ep           = ep,
                                .domain_size  = domain_size,
                                .domain_count = (int32_t)wtn_ceil_div(ep, domain_size),
+                               .column_count = ep < shape->expert_count ? ep : shape->expert_count,
                                .token_count  = (double)token_count};
     WTN_TRY(allocate(load, &counter, shape));
     for (int32_t r = 0; r < ep; r++) {
-        int64_t end = wtn_part_begin(shape->expert_count, ep, r + 1);
+        int64_t begin = wtn_part_begin(shape->expert_count, ep, r);
+        int64_t end   = wtn_part_begin(shape->expert_count, ep, r + 1);
 
-        for (int64_t e = wtn_part_begin(shape->expert_count, ep, r); e < end; e++) {
+        load->column[r] = begin < end ? column++ : -1;
+        for (int64_t e = begin; e < end; e++) {
             counter.owner[e] = r;
         }
     }

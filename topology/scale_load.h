@@ -2,6 +2,7 @@
 #ifndef WTN_SCALE_LOAD_H
 #define WTN_SCALE_LOAD_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include <witan/status.h>
@@ -28,13 +29,15 @@ typedef struct wtn_scale_sampler {
 
 /* Ranks of an expert-parallel group: expert index i is on node i * tp / ranks_per_node. */
 typedef struct wtn_scale_load {
-    int32_t ep, domain_count, domain_size; /* domains: nodes the group has ranks on */
-    double  token_count;                   /* of each source */
-    float  *pair_tokens, *pair_rows;       /* [ep, ep] source x destination */
-    float  *domain_tokens, *domain_rows;   /* [ep, domain_count] source x node */
-    double *expert_rows;                   /* [E] */
-    double *rank_rows;                     /* [ep] */
-    double  imbalance;                     /* max / mean of rank_rows; 1 without rows */
+    int32_t  ep, domain_count, domain_size; /* domains: nodes the group has ranks on */
+    double   token_count;                   /* of each source */
+    int32_t *column;                        /* [ep] of a destination below; -1: it has no experts */
+    int32_t  column_count;
+    float   *pair_tokens, *pair_rows;     /* [ep, column_count] source x destination */
+    float   *domain_tokens, *domain_rows; /* [ep, domain_count] source x node */
+    double  *expert_rows;                 /* [E] */
+    double  *rank_rows;                   /* [ep] */
+    double   imbalance;                   /* max / mean of rank_rows; 1 without rows */
 } wtn_scale_load_t;
 
 /* Count `token_count` tokens of each of `ep` sources, `domain_size` of which share a node; experts
@@ -44,5 +47,15 @@ witan_status_t wtn_scale_load_make(wtn_scale_load_t *load, const wtn_scale_shape
                                    int32_t ep, int32_t domain_size, int64_t token_count,
                                    const wtn_scale_sampler_t *sampler, int64_t sample_max);
 void           wtn_scale_load_free(wtn_scale_load_t *load);
+
+/* Tokens, or rows, that `source` has for `destination`. */
+static inline double wtn_scale_pair(const wtn_scale_load_t *load, const float *pairs,
+                                    int32_t source, int32_t destination)
+{
+    int32_t column = load->column[destination];
+
+    return column < 0 ? 0
+                      : (double)pairs[(size_t)source * (size_t)load->column_count + (size_t)column];
+}
 
 #endif

@@ -148,8 +148,9 @@ static witan_status_t make_experts(wtn_scale_work_t *work, const wtn_scale_machi
 static double sent_tokens(const wtn_scale_load_t *load, const wtn_scale_mode_t *mode)
 {
     const float *counts = mode->two_level ? load->domain_tokens : load->pair_tokens;
-    size_t size = (size_t)load->ep * (size_t)(mode->two_level ? load->domain_count : load->ep);
-    double sum  = 0;
+    size_t       size =
+        (size_t)load->ep * (size_t)(mode->two_level ? load->domain_count : load->column_count);
+    double sum = 0;
 
     for (size_t i = 0; i < size; i++) {
         sum += (double)counts[i];
