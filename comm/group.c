@@ -233,14 +233,13 @@ static witan_status_t find_place(witan_group_t *group, const witan_group_config_
     witan_status_t status;
 
     group->nodes = calloc((size_t)group->comm.size, sizeof(*group->nodes));
-    if (all == NULL || group->nodes == NULL) {
-        free(all);
-        return WTN_ERROR(WITAN_E_MEMORY, "group: %zu bytes",
-                         (size_t)group->comm.size * sizeof(*all));
-    }
     (void)gethostname(mine.host, sizeof(mine.host) - 1);
     read_boot_id(mine.boot, sizeof(mine.boot));
     status = wtn_binding_mask(mine.mask);
+    if (all == NULL || group->nodes == NULL) {
+        status =
+            WTN_ERROR(WITAN_E_MEMORY, "group: %zu bytes", (size_t)group->comm.size * sizeof(*all));
+    }
     status = wtn_agree(&group->comm, "group", status, NULL, 0);
     if (status == WITAN_OK) {
         status = wtn_allgather(&group->comm, &mine, sizeof(mine), all, "group");

@@ -67,7 +67,7 @@ witan_status_t wtn_segment_find(wtn_segment_t *segment, const wtn_segment_name_t
 
     *segment = (wtn_segment_t){.fd = -1};
     (void)snprintf(path, sizeof(path), "/proc/%" PRId64 "/fd/%" PRId32, name->process, name->fd);
-    fd = open(path, O_RDWR | O_CLOEXEC);
+    fd = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (fd < 0) {
         return WTN_ERROR(WITAN_E_MEMORY, "shared memory: %s: %s", path, strerror(errno));
     }

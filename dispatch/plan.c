@@ -36,8 +36,9 @@ witan_status_t wtn_plan_fail(witan_plan_t *plan, witan_status_t status)
     if (alone && (status == WITAN_E_ARGUMENT || status == WITAN_E_STATE)) {
         return status;
     }
-    if (plan->state != WTN_PLAN_BROKEN && !alone && status != WITAN_E_PEER) {
-        wtn_watch_raise(plan->watch, status);
+    if (plan->state != WTN_PLAN_BROKEN && !alone && status != WITAN_E_PEER &&
+        (status != WITAN_E_TIMEOUT || wtn_watch_check(plan->watch) == WITAN_OK)) {
+        wtn_watch_raise(plan->watch, status); /* unless a notice was what told it */
     }
     plan->state = WTN_PLAN_BROKEN;
     return status;

@@ -63,7 +63,7 @@ typedef struct wtn_round {
     char          *manifest_recv; /* [ep] slots, of the window */
     char          *token_send;    /* packed by destination */
     char          *token_recv;    /* slots of tokens, of the window */
-    wtn_notice_t   notice;        /* sent */
+    wtn_notice_t  *notice;        /* sent */
     wtn_notice_t  *arrivals;      /* [ep] received */
     wtn_notice_t  *ends;          /* [ep] received */
     int64_t        row_base;      /* of this round's slots in plan->rows */

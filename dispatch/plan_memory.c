@@ -92,6 +92,7 @@ static void carve_round(witan_plan_t *plan, wtn_round_t *round, const wtn_layout
 
     round->pieces        = wtn_carve(carver, domains, sizeof(*round->pieces));
     round->expected      = wtn_carve(carver, ep, sizeof(*round->expected));
+    round->notice        = wtn_carve(carver, 1, sizeof(*round->notice));
     round->arrivals      = wtn_carve(carver, ep, sizeof(*round->arrivals));
     round->ends          = wtn_carve(carver, ep, sizeof(*round->ends));
     round->manifest_send = wtn_carve(carver,

@@ -100,7 +100,7 @@ static int64_t worst_rows(const wtn_layout_t *layout, int32_t held, int64_t toke
 static witan_status_t make_domains(wtn_domains_t *domains, const wtn_layout_t *layout,
                                    const witan_plan_config_t *config)
 {
-    bool flat = config->hierarchy == WITAN_HIERARCHY_FLAT;
+    bool flat = config->hierarchy == WITAN_HIERARCHY_FLAT || layout->backend->device != NULL;
 
     return wtn_domains_make(domains, layout->folding.expert_parallel, flat ? NULL : layout->nodes);
 }
@@ -209,7 +209,9 @@ static witan_status_t query(const wtn_layout_t *layout, const witan_plan_config_
     sizes->pair_row_count_worst      = worst_rows(layout, held, tokens);
     sizes->pair_token_count_balanced = wtn_min_i64(tokens, (int64_t)ceil((double)tokens * hit));
     sizes->pair_row_count_balanced =
-        tokens == 0 ? 0 : wtn_max_i64(wtn_ceil_div(tokens * topk, domains.count), topk);
+        tokens == 0
+            ? 0
+            : wtn_max_i64(wtn_ceil_div(tokens * topk * held, layout->placement.slot_count), topk);
     if (layout->backend->device !=
         NULL) { /* there a budget of rows is one of tokens, K rows each */
         sizes->pair_row_count_worst    = tokens * layout->config.topk;

@@ -277,6 +277,9 @@ static witan_status_t gather_votes(witan_rebalance_t *rebalance)
 
 fail:
     rebalance->state = WTN_REBALANCE_BROKEN;
+    if (status == WITAN_E_TIMEOUT && wtn_watch_check(rebalance->watch) != WITAN_OK) {
+        status = WITAN_E_PEER; /* the time-out of one that has not voted, by its notice */
+    }
     if (status != WITAN_E_PEER) {
         rebalance->layer->doubt = true;
     }

@@ -217,7 +217,7 @@ static witan_status_t announce(witan_plan_t *plan, wtn_round_t *round)
     if (round->index > 0 && rounds <= round->index) {
         return WITAN_OK;
     }
-    round->notice =
+    *round->notice =
         (wtn_notice_t){.step = plan->step, .round = (uint32_t)round->index, .rounds = rounds};
     atomic_thread_fence(memory_order_release);
     for (int32_t i = wtn_round_mate_begin(plan); i < wtn_round_mate_end(plan); i++) {
@@ -234,7 +234,7 @@ static witan_status_t announce(witan_plan_t *plan, wtn_round_t *round)
         }
         WTN_TRY(wtn_send_post(plan->comm,
                               wtn_round_requests(plan, round, WTN_REQUEST_ARRIVAL_SEND) + mate,
-                              rank, plan->channel, WTN_TAG_ARRIVAL, &round->notice,
+                              rank, plan->channel, WTN_TAG_ARRIVAL, round->notice,
                               sizeof(wtn_notice_t)));
     }
 
@@ -287,6 +287,17 @@ witan_status_t wtn_round_wait_for(witan_plan_t *plan, wtn_request_t *requests, s
                             plan->shape.round_slots > 1 ? poll_returns : NULL, plan);
 }
 
+/* Who waits for a rank that may itself wait for a silent one, in another node, waits longer: the
+ * other is to say who it is. */
+static uint64_t put_off(const witan_plan_t *plan, uint64_t deadline)
+{
+    const wtn_domains_t *domains = &plan->shape.domains;
+    uint64_t             more    = plan->comm->timeout_ns / 4;
+    bool                 relayed = domains->count > 1 && domains->count < domains->ranks;
+
+    return relayed && deadline < UINT64_MAX - more ? deadline + more : deadline;
+}
+
 witan_status_t wtn_round_wait(witan_plan_t *plan, int64_t index)
 {
     wtn_round_t   *round    = wtn_round_at(plan, index);
@@ -304,10 +315,9 @@ witan_status_t wtn_round_wait(witan_plan_t *plan, int64_t index)
     if (!round->arrived) {
         WTN_TRY(announce(plan, round));
     }
-    /* A mate may wait for a source that is silent: let it be the one to say so. */
     WTN_TRY(wtn_round_wait_for(plan, wtn_round_requests(plan, round, WTN_REQUEST_ARRIVAL_RECV),
                                (size_t)plan->ep, "dispatch: tokens of the node",
-                               deadline + plan->comm->timeout_ns / 4));
+                               put_off(plan, deadline)));
     atomic_thread_fence(memory_order_acquire);
     WTN_TRY(wtn_round_check_notices(plan, round, round->arrivals));
     if (index == 0) {
@@ -331,8 +341,9 @@ witan_status_t wtn_round_drain(witan_plan_t *plan, wtn_round_t *round)
     }
     if (plan->ep > 1) {
         WTN_TRY(wtn_round_wait_for(plan, round->requests, WTN_REQUEST_KINDS * (size_t)plan->ep,
-                                   "combine", wtn_deadline(plan->comm)));
+                                   "combine", put_off(plan, wtn_deadline(plan->comm))));
     }
+    WTN_TRY(round->poll_status); /* of the rows that a poll sent back meanwhile */
     round->index = -1;
 
 fail:

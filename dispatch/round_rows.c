@@ -35,7 +35,10 @@ static int64_t list_rows(witan_plan_t *plan, wtn_round_t *round)
         int64_t               last = -1, out;
         wtn_manifest_t        header;
 
-        if (!wtn_piece_read(plan, round, s, &header)) {
+        /* A relay without pieces in this round may already write those of the next step. */
+        if (plan->relay_rounds[wtn_domain_relay(&plan->shape.domains, s, plan->home)] <=
+                round->index ||
+            !wtn_piece_read(plan, round, s, &header)) {
             continue;
         }
         out = wtn_round_is_home(plan, s) && !wtn_round_is_reduced(plan)
@@ -64,9 +67,9 @@ static witan_status_t end(witan_plan_t *plan, wtn_round_t *round)
 {
     witan_status_t status = WITAN_OK;
 
-    round->computed     = true;
-    round->notice.step  = plan->step;
-    round->notice.round = (uint32_t)round->index;
+    round->computed      = true;
+    round->notice->step  = plan->step;
+    round->notice->round = (uint32_t)round->index;
     atomic_thread_fence(memory_order_release);
     for (int32_t i = wtn_round_mate_begin(plan); i < wtn_round_mate_end(plan); i++) {
         int32_t mate = plan->shape.domains.members[i];
@@ -75,7 +78,7 @@ static witan_status_t end(witan_plan_t *plan, wtn_round_t *round)
             WTN_TRY(wtn_send_post(plan->comm,
                                   wtn_round_requests(plan, round, WTN_REQUEST_END_SEND) + mate,
                                   plan->expert_peers[mate], plan->channel, WTN_TAG_END,
-                                  &round->notice, sizeof(wtn_notice_t)));
+                                  round->notice, sizeof(wtn_notice_t)));
         }
     }
 

@@ -100,7 +100,7 @@ typedef struct witan_sizes {
     int64_t plan_bytes_balanced; /**< with budgets for balanced routing; two sets of buffers, so
                                     on few ranks it can exceed the worst */
     int64_t plan_bytes_worst;    /**< with budgets for the worst routing, one round */
-    /** Besides plan_bytes: memory that the ranks of a node share, once per node. */
+    /** Besides plan_bytes: memory shared by the ranks of a node that exchange tokens. */
     int64_t plan_shared_bytes;
     int64_t pair_token_count_balanced, pair_row_count_balanced;
     int64_t pair_token_count_worst, pair_row_count_worst;

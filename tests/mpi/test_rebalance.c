@@ -444,6 +444,47 @@ START_TEST(test_one_rank_stalls_is_named_in_time)
 }
 END_TEST
 
+/* One in commit learns from a notice that a rank is silent for another: as nobody can have swapped,
+ * the layer goes on with its old experts. */
+START_TEST(test_commit_told_of_a_silent_rank_keeps_the_layer)
+{
+    static setup_t     setup;
+    witan_rebalance_t *rebalance;
+    witan_status_t     status = WITAN_OK;
+    uint64_t           start;
+    int32_t            expert[R];
+    bool               committed;
+
+    if (world_size != 3) {
+        return;
+    }
+    setup_make(&setup, 1, 1000000000u);
+    for (int s = 0; s < R; s++) {
+        expert[s] = (setup.expert[s] + 1) % E;
+    }
+    rebalance = begin(&setup, expert, 4096);
+    check_steps(&setup);
+    start = wtn_now_ns();
+    if (world_rank == 0) {
+        (void)usleep(2500000);
+    } else if (world_rank == 1) {
+        while (status == WITAN_OK && wtn_now_ns() - start < 10000000000u) {
+            status = witan_rebalance_advance(rebalance, NULL);
+        }
+        ck_assert_int_eq(status, WITAN_E_TIMEOUT);
+    } else {
+        (void)usleep(500000); /* so that the time-out of rank 1 comes before its own */
+        ck_status(witan_rebalance_commit(rebalance, &committed), WITAN_E_PEER);
+        ck_names("not heard from rank 0");
+    }
+    MPI_Barrier(MPI_COMM_WORLD);
+    witan_rebalance_destroy(rebalance);
+    check_steps(&setup);
+    MPI_Barrier(MPI_COMM_WORLD);
+    setup_free(&setup);
+}
+END_TEST
+
 /* Between the steps of one rank's plan nobody swaps; after them all do. */
 START_TEST(test_commit_between_the_steps_of_a_plan_is_refused)
 {
@@ -551,6 +592,7 @@ Suite *make_suite(void)
     tcase_add_test(tcase, test_begin_wrong_or_different_is_refused_on_all_ranks);
     tcase_add_loop_test(tcase, test_one_rank_gives_up_leaves_the_old_experts, 0, 2);
     tcase_add_test(tcase, test_one_rank_stalls_is_named_in_time);
+    tcase_add_test(tcase, test_commit_told_of_a_silent_rank_keeps_the_layer);
     tcase_add_test(tcase, test_commit_between_the_steps_of_a_plan_is_refused);
     tcase_add_test(tcase, test_commit_without_one_rank_ends_the_layer);
     tcase_add_test(tcase, test_target_spreads_the_load);
