@@ -73,7 +73,7 @@ void wtn_watch_raise(wtn_watch_t *watch, witan_status_t status)
 {
     uint64_t deadline =
         wtn_now_ns() + (status == WITAN_E_TIMEOUT ? SILENT_TIMEOUT_NS : RAISE_TIMEOUT_NS);
-    bool     done     = false;
+    bool done = false;
 
     if (watch->raised || watch->peer_count == 0) {
         return;
