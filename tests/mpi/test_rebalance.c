@@ -455,7 +455,7 @@ START_TEST(test_commit_told_of_a_silent_rank_keeps_the_layer)
     int32_t            expert[R];
     bool               committed;
 
-    if (world_size != 3) {
+    if (world_size < 3) {
         return;
     }
     setup_make(&setup, 1, 1000000000u);
@@ -467,15 +467,15 @@ START_TEST(test_commit_told_of_a_silent_rank_keeps_the_layer)
     start = wtn_now_ns();
     if (world_rank == 0) {
         (void)usleep(2500000);
-    } else if (world_rank == 1) {
+    } else if (world_rank < world_size - 1) {
         while (status == WITAN_OK && wtn_now_ns() - start < 10000000000u) {
             status = witan_rebalance_advance(rebalance, NULL);
         }
-        ck_assert_int_eq(status, WITAN_E_TIMEOUT);
+        ck_assert(status == WITAN_E_TIMEOUT || status == WITAN_E_PEER);
     } else {
-        (void)usleep(500000); /* so that the time-out of rank 1 comes before its own */
+        (void)usleep(500000); /* so that another's time-out comes before its own */
         ck_status(witan_rebalance_commit(rebalance, &committed), WITAN_E_PEER);
-        ck_names("not heard from rank 0");
+        ck_names("not heard from rank");
     }
     MPI_Barrier(MPI_COMM_WORLD);
     witan_rebalance_destroy(rebalance);
