@@ -12,7 +12,7 @@
     X(WITAN_NUM_THREADS, "count", "0",                                     \
       "compute threads per rank; 0: the cores the rank is bound to")       \
     X(WITAN_RANKS_PER_NODE, "count", "0",                                  \
-      "runs of so many ranks are nodes; 0: as the machines have them")     \
+      "ranks of a node at most, within a machine; 0: all of the machine")  \
     X(WITAN_KERNEL_TIER, "name", "auto", "what kernel tier auto means: a name of --kernel-tier")
 
 typedef enum wtn_env {

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "comm/group.h"
 #include "core/error.h"
 #include "core/util.h"
 #include "launcher/bench_comm.h"
@@ -31,7 +32,7 @@ static columns_t columns_of(const wtn_comm_figures_t *figures)
 
 static const char *hierarchy_name(const wtn_comm_result_t *result)
 {
-    return result->hierarchy == WITAN_HIERARCHY_TWO_LEVEL ? "two-level" : "flat";
+    return wtn_hierarchy_name(result->hierarchy);
 }
 
 /* ---- the table ---- */
@@ -247,9 +248,27 @@ static json_t *make_matrix(const int64_t *values, int32_t ep)
     return matrix;
 }
 
+/* Ranks of every node, if these are equal runs; else 0. */
+static int32_t ranks_per_node(const wtn_comm_bench_t *bench)
+{
+    const witan_group_t *group = bench->session->group;
+    int32_t              run   = 1;
+
+    while (run < group->comm.size && group->nodes[run] == 0) {
+        run++;
+    }
+    for (int32_t rank = 0; rank < group->comm.size; rank++) {
+        if (group->nodes[rank] != rank / run * run) {
+            return 0;
+        }
+    }
+    return group->comm.size % run == 0 ? run : 0;
+}
+
 static witan_status_t write_traffic(const wtn_comm_bench_t *bench, const wtn_comm_result_t *last)
 {
     const wtn_comm_traffic_t *traffic = &last->traffic;
+    int32_t                   run     = ranks_per_node(bench);
     json_t                   *root;
     witan_status_t            status;
 
@@ -258,7 +277,9 @@ static witan_status_t write_traffic(const wtn_comm_bench_t *bench, const wtn_com
                      (json_int_t)last->token_count, "skew", bench->options->skew, "bytes",
                      make_matrix(traffic->dispatch_bytes, traffic->ep), "combine_bytes",
                      make_matrix(traffic->combine_bytes, traffic->ep));
-    if (root == NULL) {
+    if (root == NULL || (run > 0 && run <= traffic->ep &&
+                         json_object_set_new(root, "ranks_per_node", json_integer(run)) != 0)) {
+        json_decref(root);
         return WTN_ERROR(WITAN_E_MEMORY, "the JSON text could not be made");
     }
     status = wtn_bench_json_write(bench->options->traffic, root);

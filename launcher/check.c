@@ -30,6 +30,7 @@ typedef struct check {
     const check_options_t *options;
     witan_layer_config_t   config;
     int64_t                token_count;
+    witan_hierarchy_t      hierarchy;
     bool                   any_order;              /* sums whose order a library chooses by shape */
     size_t                 row_bytes, value_count; /* T * H */
     witan_weights_t        file_weights;           /* of rank 0 */
@@ -328,11 +329,12 @@ static witan_status_t compare(check_t *check)
     WTN_TRY(compute_single(check));
     WTN_TRY(compute_reference(check, &differ_count));
     printf("# check: %" PRId64 " token%s, layer %" PRId64 ", %" PRId32 " rank%s (ep %" PRId32
-           ", tp %" PRId32 "), %s, %s\n",
+           ", tp %" PRId32 "), %s, %s, %s\n",
            check->token_count, check->token_count == 1 ? "" : "s", check->options->layer,
            check->session->size, check->session->size == 1 ? "" : "s", group->expert_parallel,
            group->tensor_parallel, witan_dtype_name(check->config.dtype),
-           check->options->plan.combine == WITAN_COMBINE_EXACT ? "exact" : "reduced");
+           check->options->plan.combine == WITAN_COMBINE_EXACT ? "exact" : "reduced",
+           wtn_hierarchy_name(check->hierarchy));
     judge_all(check, differ_count, &verdict);
     if (verdict.wrong_count > 0) {
         return WTN_ERROR(WITAN_E_INTERNAL, "check: %s", verdict.first);
@@ -391,6 +393,7 @@ static witan_status_t run_check(check_t *check)
                            &job.layer));
     WTN_TRY(wtn_session_agree(session, wtn_plan_options_check(&options->plan, check->config.topk)));
     WTN_TRY(wtn_job_run(session, &job, &feed));
+    check->hierarchy = job.hierarchy;
     witan_layer_destroy(job.layer); /* the one rank loads the whole block again */
     job.layer = NULL;
     WTN_TRY(compare_on_rank_0(check));

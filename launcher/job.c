@@ -218,6 +218,11 @@ static witan_status_t keep_routing(worker_t *worker, int64_t mine)
     return status;
 }
 
+const char *wtn_hierarchy_name(witan_hierarchy_t hierarchy)
+{
+    return hierarchy == WITAN_HIERARCHY_TWO_LEVEL ? "two-level" : "flat";
+}
+
 static witan_status_t add_load(worker_t *worker)
 {
     wtn_job_load_t    *load  = &worker->job->load;
@@ -227,6 +232,7 @@ static witan_status_t add_load(worker_t *worker)
 
     WTN_TRY(witan_plan_stats(worker->plan, &stats));
     WTN_TRY(witan_group_query(worker->session->group, &group));
+    worker->job->hierarchy = stats.hierarchy;
     load->token_count += stats.token_count;
     load->row_count += stats.recv_row_count;
     load->round_count += stats.round_count;

@@ -47,6 +47,9 @@ typedef struct wtn_plan_options {
 /* What only the layer tells: its K. Local. */
 witan_status_t wtn_plan_options_check(const wtn_plan_options_t *options, int32_t topk);
 
+/* "flat" or "two-level". */
+const char *wtn_hierarchy_name(witan_hierarchy_t hierarchy);
+
 witan_plan_config_t wtn_plan_config_make(const wtn_plan_options_t *options);
 
 /* What a rank did in all steps of a job. */
@@ -67,6 +70,7 @@ typedef struct wtn_job {
     wtn_job_load_t      load;          /* out: of this rank */
     int64_t            *expert_tokens; /* out: [E] routed here (token, k); NULL: not wanted */
     double              seconds;       /* out: in the steps, dealing and gathering included */
+    witan_hierarchy_t   hierarchy;     /* out: taken by the plan */
 } wtn_job_t;
 
 /* Step s takes the next tokens of the job and deals them to the ranks in contiguous slices, equal

@@ -21,8 +21,8 @@ static const struct {
     {"check", "compare the distributed result with one rank and with float64", wtn_cmd_check},
     {"synth", "write a block with random weights as a Hugging Face folder", wtn_cmd_synth},
     {"info", "show machine, ranks, binding, backends and transports", wtn_cmd_info},
-    {"bench", "measure communication, the experts or the whole layer", wtn_cmd_bench},
-    {"plan", "compute placements of experts before anything runs", wtn_cmd_plan},
+    {"bench", "measure communication, the experts, the whole layer or rebalancing", wtn_cmd_bench},
+    {"plan", "place experts by load, predict scaling, describe this machine", wtn_cmd_plan},
     {"plot", "draw what the other commands wrote as JSON", wtn_cmd_plot},
 };
 
@@ -36,7 +36,7 @@ static void print_usage(void)
     }
     printf("\n  witan COMMAND --help lists the options of a command.\n\nEnvironment:\n");
 #define PRINT_ENV(name, type, value, help) \
-    printf("  %-18s %-8s %s (default %s)\n", #name, type, help, value);
+    printf("  %-20s %-8s %s (default %s)\n", #name, type, help, value);
     WTN_ENV_LIST(PRINT_ENV)
 #undef PRINT_ENV
 }

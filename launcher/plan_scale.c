@@ -15,10 +15,10 @@
 
 #define GROUP_RANKS_MAX  8192
 #define SEED             1
-#define SEARCH_TOKENS    ((int64_t)1 << 18)
+#define SEARCH_TOKENS    ((int64_t)1 << 17)
 #define SIMULATED_TOKENS ((int64_t)1 << 21)
 #define CACHE_RANKS_MAX  512
-#define CACHE_COUNT      64
+#define CACHE_COUNT      1024
 
 /* Loads that several points share. */
 typedef struct cached_load {
@@ -268,7 +268,8 @@ static witan_status_t search_foldings(search_t *search, wtn_scale_point_t *point
 
     for (int32_t tp = 1; tp <= wtn_min_i64(ranks, tp_max); tp++) {
         if (ranks % tp != 0 || tp > plan->config.inter_size ||
-            !wanted(search->wish.tp, tp, ranks)) {
+            !wanted(search->wish.tp, tp, ranks) ||
+            (search->wish.tp == 0 && plan->config.inter_size % tp != 0)) {
             continue;
         }
         for (int32_t ep = 1; ep <= ranks / tp; ep++) {
@@ -432,6 +433,10 @@ static witan_status_t run(search_t *search, const wtn_command_t *command)
     witan_status_t    status;
 
     if (plan->words->published) {
+        if (plan->words->json != NULL || plan->words->csv != NULL) {
+            return WTN_ERROR(WITAN_E_ARGUMENT, "--%s contradicts --published",
+                             plan->words->json != NULL ? "json" : "csv");
+        }
         wtn_scale_print_published();
         return wtn_results_flush();
     }

@@ -147,7 +147,7 @@ rate_bytes() {
 }
 
 up() {
-    local node host hosts text
+    local node host hosts text bytes
     cores=all
     allowed=$(sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' /proc/self/status)
     if [[ ${1:-} == --cores ]]; then
@@ -161,8 +161,11 @@ up() {
     [[ $# -le 2 ]] || wrong "up: '$3' is one argument too many"
     [[ $nodes =~ ^[1-9][0-9]{0,2}$ && $nodes -le 250 ]] ||
         wrong "up: '$nodes' nodes, expected 1 to 250"
-    if [[ $rate != unlimited && $(rate_bytes "$rate") -lt 1000 ]]; then
-        wrong "up: rate '$rate', expected a number with kbit, mbit or gbit"
+    if [[ $rate != unlimited ]]; then
+        bytes=$(rate_bytes "$rate")
+        # What tbf can hold of a tenth of a second is 32 bits of bytes.
+        [[ -n $bytes && $bytes -ge 1000 && $bytes -le 25000000000 ]] ||
+            wrong "up: rate '$rate', expected a number with kbit, mbit or gbit, 8kbit to 200gbit"
     fi
     rights
     possible
@@ -256,6 +259,9 @@ run() {
         shift 2
     done
     for word in "$@"; do
+        if [[ $1 != -* ]]; then
+            break # the program: what follows is its own
+        fi
         if [[ $word == -- ]]; then
             while [[ $1 != -- ]]; do
                 options+=("$1")
@@ -399,7 +405,8 @@ case $verb in
     exec)
         [[ $# -ge 2 ]] || wrong "exec: expected a node and a command"
         running
-        [[ $1 =~ ^[0-9]{1,3}$ && $1 -lt $nodes ]] || wrong "exec: no node '$1' of $nodes"
+        [[ $1 =~ ^(0|[1-9][0-9]{0,2})$ && $1 -lt $nodes ]] ||
+            wrong "exec: no node '$1' of $nodes"
         enter "$@"
         ;;
     run | bytes | status | agent) "$verb" "$@" ;;

@@ -79,8 +79,11 @@ witan_status_t wtn_scale_simulate(const wtn_scale_machine_t *machine,
     witan_status_t        status;
 
     WTN_TRY(wtn_scale_predict(machine, shape, mode, token_count, load, result));
-    if (mode->ep == 1) {
-        return WITAN_OK; /* nothing is exchanged */
+    if (mode->ep == 1) { /* nothing is exchanged; the step takes what its slowest rank takes */
+        if (disturbance->slow_rank >= 0) {
+            result->seconds *= disturbance->slow_factor;
+        }
+        return WITAN_OK;
     }
     WTN_TRY(make_clocks(&clocks, (size_t)ranks, (size_t)mode->ep));
     WTN_TRY(wtn_scale_work_make(&work, machine, shape, mode, token_count * mode->tp, load,

@@ -25,9 +25,9 @@ typedef struct witan_group_config {
      * devices it sees. Calls on cuda layers and plans leave it current on the calling thread. */
     int32_t device;
     /**
-     * Nodes, for dispatch in two levels: ranks of one machine that can share memory. n > 0: each
-     * run of n ranks is cut into nodes by itself, for tests and for machines of several parts;
-     * 0: WITAN_RANKS_PER_NODE, or 0. Equal on all ranks.
+     * Nodes, for dispatch in two levels: ranks of one machine that can share memory. n > 0: only
+     * those of one run of n ranks, for tests and for machines of several parts; 0:
+     * WITAN_RANKS_PER_NODE, or 0. Equal on all ranks.
      */
     int32_t ranks_per_node;
     /** For tests: several ranks may use one device, exchanging over loopback; default false. */
