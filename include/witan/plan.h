@@ -10,9 +10,9 @@ extern "C" {
 #endif
 
 typedef enum witan_combine_mode {
-    WITAN_COMBINE_EXACT = 0, /**< every row returns; the same bits for every layout */
-    WITAN_COMBINE_REDUCED =
-        1, /**< each rank sums its rows first: less traffic, bits of this layout */
+    WITAN_COMBINE_EXACT   = 0, /**< every row returns; the same bits for every layout */
+    WITAN_COMBINE_REDUCED = 1, /**< each rank, in two levels each node, sums its rows first: less
+                               traffic, bits of this layout */
 } witan_combine_mode_t;
 
 /** How the rows of an expert are laid out. On cuda the host does not know them: AUTO goes by the
@@ -60,7 +60,8 @@ typedef struct witan_plan_config {
     size_t  struct_bytes;
     int64_t token_count_max; /**< T of this rank's largest step; may differ over ranks */
     /**
-     * Budget: the most tokens and expert rows a rank receives from one peer in one round. When a
+     * Budget: the most tokens and expert rows a rank receives from one peer in one round; in two
+     * levels, that a node receives from one rank. When a
      * step exceeds it, dispatch runs in several rounds; nothing is dropped. 0: the worst case, one
      * round (more only if an import repeats ids). Equal on all ranks; pair_row_count_max >= K. On
      * cuda a round takes as many tokens as have room with K rows each.
@@ -244,7 +245,7 @@ typedef struct witan_stats {
     const int64_t *expert_row_counts;   /**< [E_local] rows per expert or slot held here */
     const int64_t *expert_token_counts; /**< [E] this rank's routed (token, k) per global expert */
     const int64_t *rank_row_counts;     /**< [ep] this rank's rows per destination */
-    const int64_t *rank_send_bytes;     /**< [ep] bytes sent per destination; [own index] is 0 */
+    const int64_t *rank_send_bytes;     /**< [ep] bytes sent to each; in two levels to relays */
     int64_t        tensor_send_bytes;   /**< bytes sent for the sum over the tensor group */
     double         imbalance;           /**< max / mean of rank_row_counts; 1 without rows */
     /** Time of each phase; cuda: of the device between marks on the stream, 0 in captured steps. */
