@@ -79,7 +79,8 @@ row 'expert parallel' $ranks ep "$(same ep)"
 row 'tensor parallel' $ranks tp "$(same tp)"
 cat <<END
 
-MiB/rank: weights held by a rank. KiB/rank: tokens and rows a rank sent to others.
+MiB/rank: weights held by a rank. KiB/rank: what a rank sent to others; tokens and rows of one
+node are read in shared memory.
 same bits: the output file equals that of one rank, byte for byte, as expert parallelism promises;
 tensor parallelism sums in another order, so it differs by rounding.
 $ranks ranks share the $jobs cores of this machine: seconds show that it works, not how it scales.
