@@ -9,7 +9,7 @@
 #include "core/util.h"
 #include "dispatch/round.h"
 
-#define POLL_PERIOD_NS 20000u
+#define POLL_PERIOD_NS 20000u /* from the end of a poll to the next */
 
 wtn_round_t *wtn_round_at(witan_plan_t *plan, int64_t index)
 {
@@ -387,9 +387,7 @@ fail:
 /* Each round, or each that only waits for its mates to send rows back. */
 static void poll_rounds(witan_plan_t *plan, bool returns_only)
 {
-    uint64_t now = wtn_now_ns();
-
-    if (now - plan->poll_ns < POLL_PERIOD_NS) {
+    if (wtn_now_ns() - plan->poll_ns < POLL_PERIOD_NS) {
         return;
     }
     for (int64_t i = plan->round_next - plan->shape.round_slots; i < plan->round_next; i++) {
@@ -400,7 +398,7 @@ static void poll_rounds(witan_plan_t *plan, bool returns_only)
             round->poll_status = advance(plan, round);
         }
     }
-    plan->poll_ns = now;
+    plan->poll_ns = wtn_now_ns();
 }
 
 void wtn_round_poll(void *context)

@@ -10,8 +10,11 @@ tokens=64 hidden=2048
 crossed() {
     cluster run -n 8 --bytes "$program" bench layer --experts 256 --topk 8 --hidden $hidden \
         --inter 8 --tokens $tokens --skew uniform -w 0 -c 0 -n "$2" --combine reduced \
-        --hierarchy "$1" 2>&1 >"$work/out" |
-        awk '/^[01] / { sum += $2 } END { printf "%d", sum }'
+        --hierarchy "$1" >"$work/out" 2>"$work/bytes" || {
+        echo "WRONG: $1, $2 steps: exit $?"
+        cat "$work/out" "$work/bytes"
+    } >&2
+    awk '/^[01] / { sum += $2 } END { printf "%d", sum }' "$work/bytes"
 }
 
 # a_step HIERARCHY: bytes of one step
