@@ -296,6 +296,9 @@ run() {
     # A put is one piece as long as its message, and the answers that the other direction waits for
     # queue behind it: one direction at a time.
     export OMPI_MCA_btl_tcp_flags=send
+    # Those answers share a connection with the data sent back: a buffer that takes a whole message
+    # has them wait until it has left, one direction at a time again.
+    export OMPI_MCA_btl_tcp_sndbuf=131072
     # Debian's Open MPI asks for devices that a node does not have, and says so.
     export OMPI_MCA_btl_base_warn_component_unused=0
     before=$(! $counted || counters)
