@@ -90,11 +90,16 @@ static witan_status_t route_block(witan_plan_t *plan, int64_t begin, int64_t cou
     return status == WITAN_OK ? layout->backend->topk(&topk) : status;
 }
 
+/* Nothing of the last step is left in the statistics. */
 static void start_step(witan_plan_t *plan, int64_t token_count)
 {
-    plan->token_count = token_count;
-    plan->state       = WTN_PLAN_EMPTY;
+    plan->token_count      = token_count;
+    plan->state            = WTN_PLAN_EMPTY;
+    plan->recv_token_count = plan->recv_row_count = plan->tensor_send_bytes = 0;
     memset(plan->phase_ns, 0, sizeof(plan->phase_ns));
+    memset(plan->expert_row_counts, 0,
+           (size_t)plan->layer->layout.local_count * sizeof(*plan->expert_row_counts));
+    memset(plan->rank_send_bytes, 0, (size_t)plan->ep * sizeof(*plan->rank_send_bytes));
 }
 
 static void plan_step(witan_plan_t *plan, uint64_t *since)
@@ -161,14 +166,10 @@ static witan_status_t begin_rounds(witan_plan_t *plan, const void *hidden)
     if (plan->token_count > 0 && hidden == NULL) {
         return WTN_ERROR(WITAN_E_ARGUMENT, "dispatch: hidden is NULL");
     }
-    plan->hidden           = hidden;
-    plan->computing        = -1;
-    plan->round_returned   = 0;
-    plan->recv_token_count = plan->recv_row_count = plan->tensor_send_bytes = 0;
+    plan->hidden         = hidden;
+    plan->computing      = -1;
+    plan->round_returned = 0;
     plan->step++;
-    memset(plan->expert_row_counts, 0,
-           (size_t)plan->layer->layout.local_count * sizeof(*plan->expert_row_counts));
-    memset(plan->rank_send_bytes, 0, (size_t)plan->ep * sizeof(*plan->rank_send_bytes));
     memset(plan->source_rounds, 0, (size_t)plan->ep * sizeof(*plan->source_rounds));
     memset(plan->relay_rounds, 0, (size_t)plan->ep * sizeof(*plan->relay_rounds));
     plan->source_rounds[plan->me] = (uint64_t)plan->send_rounds[plan->home];

@@ -347,6 +347,36 @@ START_TEST(test_forward_phases_add_up_to_its_time)
 }
 END_TEST
 
+START_TEST(test_route_leaves_nothing_of_the_last_step)
+{
+    static setup_t       setup;
+    witan_stats_t        stats = {.struct_bytes = sizeof(stats)};
+    witan_plan_config_t  config;
+    witan_forward_args_t args = {.struct_bytes = sizeof(args), .token_count = TOKENS_MAX};
+
+    witan_plan_config_init(&config);
+    config.token_count_max = TOKENS_MAX;
+    setup_make(&setup, world_group(0, 1), &config);
+    args.hidden = setup.hidden;
+    args.output = setup.out;
+    ck_ok(witan_forward(setup.plan, &args));
+    ck_ok(witan_route(setup.plan, 1, setup.hidden));
+    ck_ok(witan_plan_stats(setup.plan, &stats));
+    ck_assert_int_eq(stats.token_count, 1);
+    ck_assert_int_eq(stats.round_count, 0);
+    ck_assert_int_eq(stats.recv_token_count, 0);
+    ck_assert_int_eq(stats.recv_row_count, 0);
+    ck_assert_int_eq(stats.phase_ns[WITAN_PHASE_EXPERTS], 0);
+    for (int32_t r = 0; r < world_size; r++) {
+        ck_assert_int_eq(stats.rank_send_bytes[r], 0);
+    }
+    for (int32_t e = 0; e < setup.layer->layout.local_count; e++) {
+        ck_assert_int_eq(stats.expert_row_counts[e], 0);
+    }
+    setup_free(&setup);
+}
+END_TEST
+
 typedef struct lie {
     wtn_manifest_t header;
     wtn_wire_row_t rows[K + 1];
@@ -427,6 +457,7 @@ static Suite *make_suite(void)
     tcase_set_timeout(tcase, 60);
     tcase_add_loop_test(tcase, test_stats_equal_closed_forms_and_messages, 0, 9);
     tcase_add_loop_test(tcase, test_forward_phases_add_up_to_its_time, 0, 2);
+    tcase_add_test(tcase, test_route_leaves_nothing_of_the_last_step);
     tcase_add_loop_test(tcase, test_dispatch_message_unlike_its_announcement_is_refused, 0, 8);
     suite_add_tcase(suite, tcase);
     return suite;
