@@ -150,7 +150,7 @@ static witan_status_t check_received(wtn_request_t *request, MPI_Status *mpi_sta
 /* A request that MPI has ended and freed. */
 static witan_status_t take_ended(wtn_request_t *request, MPI_Status *mpi_status)
 {
-    int            class = MPI_SUCCESS;
+    int class = MPI_SUCCESS;
     witan_status_t status;
 
     request->active = false;
@@ -179,7 +179,7 @@ static witan_status_t test_some(wtn_request_t *const *requests, int count, size_
         memcpy(&handles[i], &requests[i]->handle, sizeof(handles[i]));
         statuses[i].MPI_ERROR = MPI_SUCCESS; /* set only where there is an error */
     }
-    code = MPI_Testsome(count, handles, &ended, indices, statuses);
+    code  = MPI_Testsome(count, handles, &ended, indices, statuses);
     ended = ended == MPI_UNDEFINED ? 0 : ended;
     for (int i = 0; i < ended; i++) {
         status = take_ended(requests[indices[i]], &statuses[i]);
