@@ -18,7 +18,7 @@ typedef struct witan_group_config {
     size_t   struct_bytes;
     int32_t  expert_parallel; /**< 0: N / tensor_parallel */
     int32_t  tensor_parallel; /**< default 1 */
-    uint64_t timeout_ns;      /**< deadline of every wait for a peer; 0: WITAN_TIMEOUT, or 60 s */
+    uint64_t timeout_ns;      /**< deadline of waits for peers (docs/design.md); 0: WITAN_TIMEOUT, or 60 s */
     int32_t  thread_count;    /**< compute threads of a rank; 0: WITAN_NUM_THREADS, or its cores */
     bool     bind; /**< bind ranks to cores of their own if there are enough; default false */
     /** CUDA device of this rank, as cudaSetDevice counts; default -1: the local rank modulo the
