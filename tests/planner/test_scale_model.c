@@ -1,6 +1,7 @@
 /* The model of a step against closed forms, and the simulated step against the model. */
 #include <check.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "topology/scale_model.h"
@@ -187,6 +188,54 @@ START_TEST(test_predict_two_level_sends_a_token_once_to_a_node)
 }
 END_TEST
 
+/* What `auto` stands on: on the host, whose nodes share memory, no step is slower in two levels,
+ * whatever the links. */
+START_TEST(test_predict_two_level_is_never_slower_on_the_host)
+{
+    static const double  rates[]  = {1e8, 1e9, 1e10, 1e11};
+    static const int32_t nodes[]  = {1, 2, 4};
+    static const int64_t tokens[] = {1, 16, 700};
+    wtn_scale_shape_t    shape    = layer;
+    wtn_scale_machine_t  host     = machine;
+    wtn_scale_mode_t     mode     = {.tp = 1, .reduced = (_i & 1) != 0};
+    int                  compared = 0;
+    bool                 hot      = (_i & 2) != 0;
+
+    (void)snprintf(host.backend, sizeof(host.backend), "host");
+    host.overlap     = WTN_SCALE_OVERLAP_POLL;
+    host.gather_rate = 5e10, host.combine_rate = 1e10, host.memory_rate = 4e10;
+    shape.topk = _i < 4 ? 1 : 8;
+    for (int32_t n = 0; n < 3; n++) {
+        for (int32_t t = 0; t < 3; t++) {
+            wtn_scale_load_t load;
+
+            mode.rank_count = mode.ep = 4 * nodes[n];
+            load                      = make_load(&shape, mode.ep, 4, tokens[t], hot);
+            for (int32_t r = 0; r < 64; r++) {
+                double flat, two;
+
+                host.inside              = (wtn_scale_link_t){.port = {.rate = rates[r % 4]}};
+                host.between             = (wtn_scale_link_t){.port = {.rate = rates[r / 4 % 4]}};
+                host.inside.port.latency = host.inside.port.overhead = 1e-7;
+                host.between.port.latency = host.between.port.overhead = 1e-6 * (r / 16);
+                host.inside.copy_rate                                  = 2 * rates[r % 4];
+                host.between.copy_rate                                 = r / 16 % 2 == 0 ? 0 : 4e9;
+                mode.chunk_count                                       = r / 32 == 0 ? 1 : 4;
+                mode.two_level                                         = false;
+                flat           = predict(&host, &shape, &mode, tokens[t], &load).seconds;
+                mode.two_level = true;
+                two            = predict(&host, &shape, &mode, tokens[t], &load).seconds;
+                ck_assert_msg(two <= flat * (1 + 1e-9), "%d nodes, %d tokens, links %d: %g, %g",
+                              (int)nodes[n], (int)tokens[t], (int)r, two, flat);
+                compared++;
+            }
+            wtn_scale_load_free(&load);
+        }
+    }
+    ck_assert_int_eq(compared, 3 * 3 * 64);
+}
+END_TEST
+
 START_TEST(test_predict_hot_rank_is_as_slow_as_its_rows)
 {
     wtn_scale_mode_t   mode   = {.rank_count = 4, .ep = 4, .tp = 1, .chunk_count = 1};
@@ -292,6 +341,7 @@ int main(void)
     tcase_add_test(tcase, test_predict_compute_is_the_roofline);
     tcase_add_test(tcase, test_predict_dispatch_is_the_busiest_port);
     tcase_add_test(tcase, test_predict_two_level_sends_a_token_once_to_a_node);
+    tcase_add_loop_test(tcase, test_predict_two_level_is_never_slower_on_the_host, 0, 8);
     tcase_add_test(tcase, test_predict_hot_rank_is_as_slow_as_its_rows);
     tcase_add_test(tcase, test_predict_shared_cores_divide_the_work);
     tcase_add_test(tcase, test_predict_chunks_hide_transfers);
