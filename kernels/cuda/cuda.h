@@ -28,6 +28,9 @@ int32_t wtn_cuda_sm_count(int32_t reserved);
  * grid of more would run in two waves. */
 int32_t wtn_cuda_resident_blocks(size_t shared_bytes, int32_t most);
 
+/* Shared memory that a block of the current device may have. */
+size_t wtn_cuda_shared_bytes_max(void);
+
 /* Compute capability of the current device, 10 * major + minor; 0 without a device. */
 int32_t wtn_cuda_capability(void);
 

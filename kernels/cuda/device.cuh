@@ -324,6 +324,21 @@ WTN_DEVICE void wtn_mma_16x8x16(float (&d)[4], const uint32_t (&a)[4], const uin
     }
 }
 
+/* ---- dependent launches (wtn_launch_early); before sm_90 grids follow each other anyway ---- */
+
+WTN_DEVICE void wtn_grid_wait(void) /* griddepcontrol.wait: the grid before has ended */
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+WTN_DEVICE void wtn_grid_release(void) /* griddepcontrol.launch_dependents */
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 /* ---- Hopper (sm_90): kernels/cuda/device_sm90.cuh ---- */
 
 #endif /* WTN_EMULATOR */

@@ -188,17 +188,6 @@ WTN_DEVICE void wtn_sync_cluster(void) /* barrier.cluster.arrive.release, wait.a
                      : "memory");
 }
 
-/* ---- dependent launches (programmatic stream serialization) ---- */
-
-WTN_DEVICE void wtn_grid_wait(void) /* griddepcontrol.wait: the grid before has ended */
-{
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-}
-WTN_DEVICE void wtn_grid_release(void) /* griddepcontrol.launch_dependents */
-{
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-}
-
 /* ---- registers: called by all warps of a warpgroup; multiples of 8 ---- */
 
 template <int count> WTN_DEVICE void wtn_registers_raise(void) /* setmaxnreg.inc */

@@ -50,13 +50,17 @@ static inline witan_status_t wtn_launch(const wtn_launch_t *launch, void (*kerne
     return wtn_launch_with(launch, kernel, params, NULL);
 }
 /* A kernel that begins before the one queued before it has ended, where that one has released it
- * (wtn_grid_release), and waits for its end by itself (wtn_grid_wait). */
+ * (wtn_grid_release), and waits for its end by itself (wtn_grid_wait), in every block and before it
+ * reads what another wrote or writes anything. Before sm_90 an ordinary launch. */
 template <typename params_t>
 static inline witan_status_t wtn_launch_early(const wtn_launch_t *launch, void (*kernel)(params_t),
                                               const params_t     *params)
 {
     cudaLaunchAttribute early = {};
 
+    if (wtn_cuda_capability() < 90) {
+        return wtn_launch(launch, kernel, params);
+    }
     early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     early.val.programmaticStreamSerializationAllowed = 1;
     return wtn_launch_with(launch, kernel, params, &early);

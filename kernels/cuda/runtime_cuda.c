@@ -65,6 +65,11 @@ int32_t wtn_cuda_resident_blocks(size_t shared_bytes, int32_t most)
     return (int32_t)wtn_max_i64(wtn_min_i64(fit, most), 1);
 }
 
+size_t wtn_cuda_shared_bytes_max(void)
+{
+    return (size_t)attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+}
+
 int32_t wtn_cuda_capability(void)
 {
     return 10 * attribute(cudaDevAttrComputeCapabilityMajor) +

@@ -170,7 +170,8 @@ static bool choose_few_rows(const wtn_ffn_t *ffn, wtn_ffn_args_t *args)
     return few;
 }
 
-/* Fill row_begin and the sorted lists of `run`, and pad the rows if they must be. */
+/* Fill row_begin, the row counts and the sorted lists of `run`, and pad the rows if they must be.
+ */
 static witan_status_t sort_rows(const wtn_ffn_t *ffn, const wtn_ffn_args_t *args, run_t *run,
                                 wtn_cuda_gemm_args_t *up, wtn_cuda_gemm_args_t *down)
 {
@@ -181,21 +182,18 @@ static witan_status_t sort_rows(const wtn_ffn_t *ffn, const wtn_ffn_args_t *args
     down->out_index = args->row_out;
     if (args->row_expert == NULL) {
         WTN_TRY(wtn_cuda_first_expert(args->row_count, ffn->spec.expert_count, run->sort.row_begin,
-                                      args->stream));
+                                      args->expert_row_counts, args->stream));
     } else {
         run->sort.row_expert   = args->row_expert;
         run->sort.row_count    = args->row_count;
         run->sort.expert_count = ffn->spec.expert_count;
         run->sort.row_in       = args->row_in;
         run->sort.row_out      = args->row_out;
+        run->sort.row_counts   = args->expert_row_counts;
         run->sort.stream       = args->stream;
         WTN_TRY(wtn_cuda_sort(&run->sort));
         up->a_index     = run->sort.sorted_in;
         down->out_index = run->sort.sorted_out;
-    }
-    if (args->expert_row_counts != NULL) {
-        WTN_TRY(wtn_cuda_row_counts(run->sort.row_begin, ffn->spec.expert_count,
-                                    args->expert_row_counts, args->stream));
     }
     if (s->Hp != s->H) {
         const wtn_cuda_pad_args_t pad = {.x         = args->x,

@@ -32,23 +32,8 @@ WTN_KERNEL(THREADS, 1) pad_kernel(WTN_PARAMS(pad_params_t, p))
     }
 }
 
-struct counts_params_t {
-    const int64_t *row_begin;
-    int64_t       *counts;
-    int64_t        expert_count;
-};
-
-WTN_KERNEL(THREADS, 1) counts_kernel(WTN_PARAMS(counts_params_t, p))
-{
-    const int64_t e = (int64_t)wtn_block() * THREADS + wtn_thread();
-
-    if (e < p.expert_count) {
-        p.counts[e] = p.row_begin[e + 1] - p.row_begin[e];
-    }
-}
-
 struct first_params_t {
-    int64_t *row_begin;
+    int64_t *row_begin, *counts;
     int64_t  row_count, expert_count;
 };
 
@@ -56,8 +41,13 @@ WTN_KERNEL(THREADS, 1) first_kernel(WTN_PARAMS(first_params_t, p))
 {
     const int64_t e = (int64_t)wtn_block() * THREADS + wtn_thread();
 
+    wtn_grid_release();
+    wtn_grid_wait();
     if (e <= p.expert_count) {
         p.row_begin[e] = e == 0 ? 0 : p.row_count;
+        if (p.counts != nullptr && e < p.expert_count) {
+            p.counts[e] = e == 0 ? p.row_count : 0;
+        }
     }
 }
 
@@ -79,28 +69,15 @@ extern "C" witan_status_t wtn_cuda_pad_rows(const wtn_cuda_pad_args_t *args)
     return wtn_launch(&launch, pad_kernel, &params);
 }
 
-extern "C" witan_status_t wtn_cuda_row_counts(const int64_t *row_begin, int32_t expert_count,
-                                              int64_t *counts, void *stream)
-{
-    const counts_params_t params = {row_begin, counts, expert_count};
-    wtn_launch_t          launch = {};
-
-    launch.name    = "row counts";
-    launch.blocks  = ((uint32_t)expert_count + THREADS - 1) / THREADS;
-    launch.threads = THREADS;
-    launch.stream  = stream;
-    return wtn_launch(&launch, counts_kernel, &params);
-}
-
 extern "C" witan_status_t wtn_cuda_first_expert(int64_t row_count, int32_t expert_count,
-                                                int64_t *row_begin, void *stream)
+                                                int64_t *row_begin, int64_t *counts, void *stream)
 {
-    const first_params_t params = {row_begin, row_count, expert_count};
+    const first_params_t params = {row_begin, counts, row_count, expert_count};
     wtn_launch_t         launch = {};
 
     launch.name    = "first expert";
     launch.blocks  = (uint32_t)expert_count / THREADS + 1;
     launch.threads = THREADS;
     launch.stream  = stream;
-    return wtn_launch(&launch, first_kernel, &params);
+    return wtn_launch_early(&launch, first_kernel, &params);
 }

@@ -26,13 +26,10 @@ typedef struct wtn_cuda_pad_args {
 
 witan_status_t wtn_cuda_pad_rows(const wtn_cuda_pad_args_t *args);
 
-/* counts[e] = row_begin[e + 1] - row_begin[e] */
-witan_status_t wtn_cuda_row_counts(const int64_t *row_begin, int32_t expert_count, int64_t *counts,
-                                   void *stream);
-
-/* row_begin for rows that are all of expert 0: {0, row_count, row_count, ...} */
+/* row_begin for rows that are all of expert 0: {0, row_count, row_count, ...}; counts
+ * [expert_count] likewise, if not NULL. */
 witan_status_t wtn_cuda_first_expert(int64_t row_count, int32_t expert_count, int64_t *row_begin,
-                                     void *stream);
+                                     int64_t *counts, void *stream);
 
 #ifdef __cplusplus
 }

@@ -32,6 +32,11 @@
 #define TILE_THREADS 256
 #define TILE_TOKENS  128
 #define TILE_COLUMNS 64
+/* Where x and weights come through shared memory: columns in a stage, so that a row of it is 128
+ * bytes, and stages. */
+#define STAGE_COLUMNS 64
+#define STAGE_ROW     (STAGE_COLUMNS * 2)
+#define STAGE_COUNT   4
 
 struct wtn_gate {
     wtn_gate_spec_t spec;
@@ -155,6 +160,14 @@ template <int MT, int NT> WTN_DEVICE void clear(tile<MT, NT> *t)
     }
 }
 
+template <int MT, int NT> WTN_DEVICE void add_tile(tile<MT, NT> *to, const tile<MT, NT> &more)
+{
+#pragma unroll
+    for (int i = 0; i < MT * NT * 4; i++) {
+        to->sum[i / (NT * 4)][i / 4 % NT][i % 4] += more.sum[i / (NT * 4)][i / 4 % NT][i % 4];
+    }
+}
+
 /* What a lane holds of STEP columns. The order of columns within a step is the lanes' own: lane
  * l % 4 has 8 that follow each other, the same of x and of the weights. */
 template <witan_dtype_t dtype, int planes, int MT, int NT> struct step {
@@ -234,10 +247,7 @@ WTN_DEVICE void sum_segment(const gate_params_t &p, int64_t token, int64_t colum
             }
         }
     }
-#pragma unroll
-    for (int i = 0; i < MT * NT * 4; i++) {
-        out->sum[i / (NT * 4)][i / 4 % NT][i % 4] += low.sum[i / (NT * 4)][i / 4 % NT][i % 4];
-    }
+    add_tile(out, low);
 }
 
 /* Element i of a lane's sums of one m, n: its token and column in the tile. */
@@ -255,6 +265,18 @@ WTN_DEVICE void store_logit(const gate_params_t &p, int64_t t, int64_t n, float 
 {
     if (t < p.token_count && n < p.out_count) {
         p.logits[t * p.out_count + n] = value;
+    }
+}
+
+template <int MT, int NT>
+WTN_DEVICE void store_tile(const gate_params_t &p, int64_t token, int64_t column,
+                           const tile<MT, NT> &t)
+{
+#pragma unroll
+    for (int i = 0; i < MT * NT * 4; i++) {
+        store_logit(p, token + i / (NT * 4) * 16 + element_row(i % 4),
+                    column + i / 4 % NT * 8 + element_column(i % 4),
+                    t.sum[i / (NT * 4)][i / 4 % NT][i % 4]);
     }
 }
 
@@ -284,17 +306,133 @@ tile_kernel(WTN_PARAMS(gate_params_t, p))
     for (int64_t s = 0; s < segments; s++) {
         sum_segment<dtype, planes, aligned, 2, 4, tile_depth<dtype, planes>()>(p, token, column, s,
                                                                                &one);
+        add_tile(&total, one);
+    }
+    store_tile(p, token, column, total);
+}
+
+/* Many tokens of bf16 and weights of one plane: a block brings the columns of all its tokens and
+ * weights into shared memory once, some stages ahead of the products. Its 8 warps are `above` by
+ * 8 / above tiles of 32 tokens by 8 * NT columns. */
+template <int above, int NT> struct staged {
+    static constexpr int tokens = above * 32, columns = 8 / above * NT * 8;
+    static constexpr int bytes  = (tokens + columns) * STAGE_ROW;
+    static constexpr int passes = (tokens + columns) * 8 / TILE_THREADS;
+};
+
+/* A row's chunks of 16 bytes change sides in odd rows, so that the 8 that lanes of two rows read at
+ * once lie in different banks. */
+WTN_DEVICE uint32_t stage_place(uint32_t row, uint32_t chunk)
+{
+    return row * STAGE_ROW + (chunk ^ (row % 2 * 4)) * 16;
+}
+
+/* Where this thread's chunks of a stage come from: one in every 32nd row, first tokens, then
+ * weights. Rows past the last are the last one's: what they give is not stored. */
+template <typename shape>
+WTN_DEVICE void find_sources(const gate_params_t &p, int64_t token, int64_t column,
+                             const char *(&from)[shape::passes])
+{
+    const int64_t stored_rows = p.plane_words / p.stored_cols;
+
 #pragma unroll
-        for (int i = 0; i < 32; i++) {
-            total.sum[i / 16][i / 4 % 4][i % 4] += one.sum[i / 16][i / 4 % 4][i % 4];
+    for (int i = 0; i < shape::passes; i++) {
+        const int64_t r = wtn_thread() / 8 + i * TILE_THREADS / 8;
+
+        if (i * TILE_THREADS / 8 < shape::tokens) {
+            const int64_t t = token + r < p.token_count ? token + r : p.token_count - 1;
+
+            from[i] = p.x + t * p.hidden_size * 2;
+        } else {
+            const int64_t n = column + r - shape::tokens;
+
+            from[i] =
+                (const char *)(p.planes + (n < stored_rows ? n : stored_rows - 1) * p.stored_cols);
         }
     }
+}
+
+/* Ask for stage `index`, if there is one; zeros past the ends of rows. */
+template <typename shape>
+WTN_DEVICE void bring_stage(const gate_params_t &p, const char *const (&from)[shape::passes],
+                            int64_t index, wtn_saddr_t shared)
+{
+    const uint32_t    chunk = wtn_thread() % 8;
+    const int64_t     k     = index * STAGE_COLUMNS + chunk * 8;
+    const wtn_saddr_t to    = shared + (uint32_t)(index % STAGE_COUNT) * shape::bytes +
+                           stage_place(wtn_thread() / 8, chunk);
+
 #pragma unroll
-    for (int i = 0; i < 32; i++) {
-        store_logit(p, token + i / 16 * 16 + element_row(i % 4),
-                    column + i / 4 % 4 * 8 + element_column(i % 4),
-                    total.sum[i / 16][i / 4 % 4][i % 4]);
+    for (int i = 0; i < shape::passes; i++) {
+        const bool x = i * TILE_THREADS / 8 < shape::tokens;
+
+        if (k < (x ? p.hidden_size : p.stored_cols)) {
+            wtn_copy16_async(to + i * TILE_THREADS / 8 * STAGE_ROW, from[i] + k * 2, 16);
+        } else if (index * STAGE_COLUMNS < p.stored_cols) {
+            wtn_copy16_async(to + i * TILE_THREADS / 8 * STAGE_ROW, from[i], 0);
+        }
     }
+    wtn_copy_commit();
+}
+
+/* The products of a stage, in the same order as those of load_step. */
+template <typename shape, int NT>
+WTN_DEVICE void add_stage(const char *stage, uint32_t token, uint32_t column, tile<2, NT> *sums)
+{
+    const uint32_t row = wtn_lane() / 4;
+
+#pragma unroll
+    for (uint32_t chunk = 0; chunk < 8; chunk += 4) {
+        step<WITAN_BF16, 1, 2, NT> s;
+
+#pragma unroll
+        for (uint32_t i = 0; i < 4; i++) {
+            const wtn_vec16_t v =
+                *(const wtn_vec16_t *)(stage +
+                                       stage_place(token + row + 8 * i, chunk + wtn_lane() % 4));
+
+            s.x[i / 2][i % 2] = {{v.x, v.y, v.z, v.w}};
+        }
+#pragma unroll
+        for (uint32_t n = 0; n < NT; n++) {
+            s.w[0][n] =
+                *(const wtn_vec16_t *)(stage + stage_place(shape::tokens + column + row + 8 * n,
+                                                           chunk + wtn_lane() % 4));
+        }
+        add_step(s, sums, sums); /* no lower parts */
+    }
+}
+
+template <int above, int NT> WTN_KERNEL(TILE_THREADS, 1) staged_kernel(WTN_PARAMS(gate_params_t, p))
+{
+    typedef staged<above, NT> shape;
+
+    const uint32_t warp    = wtn_warp();
+    const int64_t  columns = (p.out_count + shape::columns - 1) / shape::columns;
+    const int64_t  token   = wtn_block() / columns * shape::tokens;
+    const int64_t  column  = wtn_block() % columns * shape::columns;
+    const int64_t  stages  = (p.stored_cols + STAGE_COLUMNS - 1) / STAGE_COLUMNS;
+    const uint32_t mine = warp % above * 32, beside = warp / above * NT * 8;
+    const char    *from[shape::passes];
+    tile<2, NT>    total, one;
+
+    find_sources<shape>(p, token, column, from);
+    for (int64_t s = 0; s < STAGE_COUNT - 1; s++) {
+        bring_stage<shape>(p, from, s, wtn_shared_address(wtn_shared()));
+    }
+    clear(&total);
+    clear(&one);
+    for (int64_t s = 0; s < stages; s++) {
+        wtn_copy_wait<STAGE_COUNT - 2>();
+        wtn_sync_block(); /* the stage is there for all, and all are done with the one before */
+        bring_stage<shape>(p, from, s + STAGE_COUNT - 1, wtn_shared_address(wtn_shared()));
+        add_stage<shape, NT>(wtn_shared() + s % STAGE_COUNT * shape::bytes, mine, beside, &one);
+        if ((s + 1) % (SEGMENT / STAGE_COLUMNS) == 0 || s + 1 == stages) {
+            add_tile(&total, one);
+            clear(&one);
+        }
+    }
+    store_tile(p, token + mine, column + beside, total);
 }
 
 /* Few tokens: the warps of a block share the segments of one tile out; then they are added in
@@ -344,26 +482,70 @@ typedef struct form {
     gate_kernel_t kernel;
     int64_t       tokens, columns;
     bool          split;
+    size_t        stage_bytes; /* of a block's stages; 0: has none */
 } form_t;
 
 /* Tokens up to which each form is taken. */
 #define SMALL_TOKENS  64
 #define MIDDLE_TOKENS 1024
 
+template <int above, int NT> static form_t staged_form(void)
+{
+    typedef staged<above, NT> shape;
+
+    return {staged_kernel<above, NT>, shape::tokens, shape::columns, false,
+            (size_t)shape::bytes * STAGE_COUNT};
+}
+
+/* Waves of blocks times what one takes, its tokens and something more. */
+static int64_t cost_of(const form_t &form, int64_t token_count, int64_t out_count)
+{
+    const int64_t blocks =
+        wtn_ceil_div(token_count, form.tokens) * wtn_ceil_div(out_count, form.columns);
+
+    return wtn_ceil_div(blocks, wtn_cuda_sm_count(0)) * (form.tokens + 64);
+}
+
+/* The cheapest that fits into the device's shared memory; without a kernel if none does. */
+static form_t choose_staged(int64_t token_count, int64_t out_count)
+{
+    const bool   narrow  = out_count <= 64;
+    const form_t forms[] = {narrow ? staged_form<4, 4>() : staged_form<4, 8>(),
+                            narrow ? staged_form<2, 2>() : staged_form<2, 4>(),
+                            narrow ? staged_form<1, 1>() : staged_form<1, 2>()};
+    form_t best = {};
+
+    for (const form_t &form : forms) {
+        if (form.stage_bytes <= wtn_cuda_shared_bytes_max() &&
+            (best.kernel == nullptr ||
+             cost_of(form, token_count, out_count) < cost_of(best, token_count, out_count))) {
+            best = form;
+        }
+    }
+    return best;
+}
+
 template <witan_dtype_t dtype, int planes>
-static form_t choose_form(int64_t token_count, int64_t segments, bool aligned)
+static form_t choose_form(int64_t token_count, int64_t out_count, int64_t segments, bool aligned)
 {
     if (!aligned) {
-        return {tile_kernel<dtype, planes, false>, TILE_TOKENS, TILE_COLUMNS, false};
+        return {tile_kernel<dtype, planes, false>, TILE_TOKENS, TILE_COLUMNS, false, 0};
     }
     /* A tile's segments have to fit into shared memory. */
     if (token_count <= SMALL_TOKENS && segments <= 128) {
-        return {split_kernel<dtype, planes, 1, 1>, 16, 8, true};
+        return {split_kernel<dtype, planes, 1, 1>, 16, 8, true, 0};
     }
     if (token_count <= MIDDLE_TOKENS && segments <= 32) {
-        return {split_kernel<dtype, planes, 2, 2>, 32, 16, true};
+        return {split_kernel<dtype, planes, 2, 2>, 32, 16, true, 0};
     }
-    return {tile_kernel<dtype, planes, true>, TILE_TOKENS, TILE_COLUMNS, false};
+    if (dtype == WITAN_BF16 && planes == 1) {
+        const form_t form = choose_staged(token_count, out_count);
+
+        if (form.kernel != nullptr) {
+            return form;
+        }
+    }
+    return {tile_kernel<dtype, planes, true>, TILE_TOKENS, TILE_COLUMNS, false, 0};
 }
 
 template <witan_dtype_t dtype>
@@ -371,8 +553,10 @@ static form_t choose_planes(const wtn_gate_t *gate, int64_t token_count, bool al
 {
     const int64_t segments = wtn_ceil_div(gate->stored_cols, SEGMENT);
 
-    return gate->plane_count == 1 ? choose_form<dtype, 1>(token_count, segments, aligned)
-                                  : choose_form<dtype, 3>(token_count, segments, aligned);
+    const int64_t outs = gate->spec.out_count;
+
+    return gate->plane_count == 1 ? choose_form<dtype, 1>(token_count, outs, segments, aligned)
+                                  : choose_form<dtype, 3>(token_count, outs, segments, aligned);
 }
 
 static form_t choose(const wtn_gate_t *gate, int64_t token_count, bool aligned)
@@ -416,6 +600,11 @@ extern "C" witan_status_t wtn_cuda_gate_run(const wtn_gate_t *gate, const wtn_ga
     if (form.split) {
         launch.threads      = 32 * (uint32_t)wtn_min_i64(SPLIT_WARPS, segments);
         launch.shared_bytes = (size_t)(segments * form.tokens * form.columns) * sizeof(float);
+    }
+    if (form.stage_bytes > 0) { /* blocks of the same tokens follow each other */
+        launch.shared_bytes = form.stage_bytes;
+        launch.blocks *= launch.blocks_y;
+        launch.blocks_y = 1;
     }
     return wtn_launch(&launch, form.kernel, &params);
 }

@@ -22,6 +22,7 @@ typedef struct wtn_sort_args {
     const int64_t *row_in, *row_out; /* [row_count] */
     /* out; any of the lists may be NULL */
     int64_t *row_begin;  /* [E + 1] */
+    int64_t *row_counts; /* [E] */
     int64_t *order;      /* [row_count] which row is at a place, ascending in an expert */
     int64_t *sorted_in;  /* [row_count] row_in[order[.]] */
     int64_t *sorted_out; /* [row_count] row_out[order[.]] */

@@ -1,7 +1,8 @@
 /* A counting sort: each warp counts the rows of its part of the list by expert; prefix sums over
  * the parts, then over the experts, tell each part where its rows of an expert begin; each warp
- * then places its rows, 32 at a time in order. Few rows are one launch of one block, more are one
- * launch per step; the steps are the same. */
+ * then places its rows, 32 at a time in order. Many rows are one launch per step. Few rows are one
+ * launch of one block, which keeps the rows in registers and the counters in shared memory: what
+ * stands between the router and the first weights of a decode step is then two waits for memory. */
 #include <inttypes.h>
 
 #include "core/error.h"
@@ -10,11 +11,14 @@
 #include "kernels/cuda/scan.cuh"
 #include "kernels/sort/sort.h"
 
-#define SMALL_THREADS 1024
-#define THREADS       256
-/* Rows and experts up to which one block does it all. */
-#define SMALL_ROWS    8192
-#define SMALL_EXPERTS 512
+#define ONE_THREADS 1024
+#define THREADS     256
+/* One block does it all: with up to ONE_ROWS rows per lane, as many parts as that makes, and
+ * counters of all parts and first places of the experts together in ONE_WORDS, 66 KB of shared
+ * memory. */
+#define ONE_ROWS     8
+#define ONE_ROWS_MAX (ONE_THREADS * ONE_ROWS)
+#define ONE_WORDS    (33 * 512)
 /* Experts up to which a warp's counters are in shared memory. */
 #define SHARED_EXPERTS 1024
 /* Parts: as many as one block has warps, or not less than PART_ROWS each, and together not more
@@ -29,7 +33,7 @@
 typedef struct sort_params {
     const int32_t *row_expert;
     const int64_t *row_in, *row_out;
-    int64_t       *row_begin, *order, *sorted_in, *sorted_out;
+    int64_t       *row_begin, *row_counts, *order, *sorted_in, *sorted_out;
     uint32_t      *count; /* [E][parts]: rows; then rows of earlier parts; then the next place */
     uint32_t      *total; /* [E]; then first place */
     int64_t        row_count, part_rows;
@@ -134,6 +138,23 @@ WTN_DEVICE void scan_parts(const sort_params_t &p)
     }
 }
 
+WTN_DEVICE void tell_expert(const sort_params_t &p, uint32_t e, uint32_t begin, uint32_t rows)
+{
+    if (p.row_begin != nullptr) {
+        p.row_begin[e] = begin;
+    }
+    if (p.row_counts != nullptr) {
+        p.row_counts[e] = rows;
+    }
+}
+
+WTN_DEVICE void tell_end(const sort_params_t &p, uint32_t rows)
+{
+    if (wtn_thread() == 0 && p.row_begin != nullptr) {
+        p.row_begin[p.expert_count] = rows;
+    }
+}
+
 /* One block: rows of the experts before each expert. */
 WTN_DEVICE void scan_experts(const sort_params_t &p, uint32_t *shared)
 {
@@ -147,28 +168,54 @@ WTN_DEVICE void scan_experts(const sort_params_t &p, uint32_t *shared)
 
         if (e < p.expert_count) {
             p.total[e] = before;
-            if (p.row_begin != nullptr) {
-                p.row_begin[e] = before;
-            }
+            tell_expert(p, e, before, value);
         }
         sum += all;
     }
-    if (wtn_thread() == 0 && p.row_begin != nullptr) {
-        p.row_begin[p.expert_count] = sum;
-    }
+    tell_end(p, sum);
 }
 
-WTN_DEVICE void place_row(const sort_params_t &p, int64_t row, uint32_t place)
+/* What is carried along with a row. */
+typedef struct carried {
+    int64_t in, out;
+} carried_t;
+
+WTN_DEVICE carried_t carried_of(const sort_params_t &p, int64_t row)
+{
+    return {p.sorted_in != nullptr && p.row_in != nullptr ? p.row_in[row] : row,
+            p.sorted_out != nullptr && p.row_out != nullptr ? p.row_out[row] : row};
+}
+
+WTN_DEVICE void place_row(const sort_params_t &p, int64_t row, const carried_t &c, uint32_t place)
 {
     if (p.order != nullptr) {
         p.order[place] = row;
     }
     if (p.sorted_in != nullptr) {
-        p.sorted_in[place] = p.row_in != nullptr ? p.row_in[row] : row;
+        p.sorted_in[place] = c.in;
     }
     if (p.sorted_out != nullptr) {
-        p.sorted_out[place] = p.row_out != nullptr ? p.row_out[row] : row;
+        p.sorted_out[place] = c.out;
     }
+}
+
+/* The next place of expert e, which may be NONE, for each lane; lanes of one expert get theirs in
+ * order. */
+WTN_DEVICE uint32_t take_place(const counters_t &c, uint32_t e)
+{
+    const uint32_t same   = wtn_match_any(e);
+    const uint32_t before = wtn_count_bits(same & wtn_lanes_below());
+    uint32_t       place  = 0;
+
+    if (e != NONE) {
+        place = c.at[(size_t)e * c.stride] + before;
+    }
+    wtn_sync_warp(); /* all have read before the first of each expert writes */
+    if (e != NONE && before == 0) {
+        c.at[(size_t)e * c.stride] = place + wtn_count_bits(same);
+    }
+    wtn_sync_warp();
+    return place;
 }
 
 WTN_DEVICE void place_parts(const sort_params_t &p)
@@ -184,21 +231,11 @@ WTN_DEVICE void place_parts(const sort_params_t &p)
         }
         wtn_sync_warp();
         for (; i - wtn_lane() < end; i += 32) {
-            const uint32_t next   = expert_of(p, i + 32, end); /* fetched meanwhile */
-            const uint32_t same   = wtn_match_any(e);
-            const uint32_t before = wtn_count_bits(same & wtn_lanes_below());
-            uint32_t       place  = 0;
+            const uint32_t next  = expert_of(p, i + 32, end); /* fetched meanwhile */
+            const uint32_t place = take_place(c, e);
 
             if (e != NONE) {
-                place = c.at[(size_t)e * c.stride] + before;
-            }
-            wtn_sync_warp(); /* all have read before the first of each expert writes */
-            if (e != NONE && before == 0) {
-                c.at[(size_t)e * c.stride] = place + wtn_count_bits(same);
-            }
-            wtn_sync_warp();
-            if (e != NONE) {
-                place_row(p, i, place);
+                place_row(p, i, carried_of(p, i), place);
             }
             e = next;
         }
@@ -215,7 +252,7 @@ WTN_KERNEL(THREADS, 4) scan_kernel(WTN_PARAMS(sort_params_t, p))
     scan_parts(p);
 }
 
-WTN_KERNEL(SMALL_THREADS, 1) experts_kernel(WTN_PARAMS(sort_params_t, p))
+WTN_KERNEL(ONE_THREADS, 1) experts_kernel(WTN_PARAMS(sort_params_t, p))
 {
     scan_experts(p, (uint32_t *)wtn_shared());
 }
@@ -225,15 +262,76 @@ WTN_KERNEL(THREADS, 4) place_kernel(WTN_PARAMS(sort_params_t, p))
     place_parts(p);
 }
 
-WTN_KERNEL(SMALL_THREADS, 1) small_kernel(WTN_PARAMS(sort_params_t, p))
+/* ---- one block ---- */
+
+/* Each expert's counters become rows of earlier parts, and first[e] where its rows begin. */
+WTN_DEVICE void scan_counters(const sort_params_t &p, uint32_t *counters, uint32_t *first,
+                              uint32_t *shared)
 {
-    count_parts(p);
+    uint32_t all_rows = 0;
+
+    for (uint32_t begin = 0; begin < p.expert_count; begin += wtn_thread_count()) {
+        const uint32_t e    = begin + wtn_thread();
+        uint32_t       rows = 0, all, before;
+
+        for (uint32_t part = 0; part < p.part_count && e < p.expert_count; part++) {
+            uint32_t      *at    = counters + part * p.expert_count + e;
+            const uint32_t count = *at;
+
+            *at = rows;
+            rows += count;
+        }
+        before = all_rows + wtn_block_scan(rows, shared, &all);
+        if (e < p.expert_count) {
+            first[e] = before;
+            tell_expert(p, e, before, rows);
+        }
+        all_rows += all;
+    }
+    tell_end(p, all_rows);
+}
+
+/* A warp per part, `each` rows a lane. Shared memory: for the scan; first places [E]; counters
+ * [parts][E]. */
+template <uint32_t each> WTN_KERNEL(ONE_THREADS, 1) one_kernel(WTN_PARAMS(sort_params_t, p))
+{
+    uint32_t *const  shared = (uint32_t *)wtn_shared();
+    uint32_t *const  first  = shared + WTN_SCAN_WORDS;
+    uint32_t *const  counts = first + p.expert_count;
+    const uint32_t   part   = wtn_thread() >> 5;
+    const counters_t own    = {counts + part * p.expert_count, 1};
+    const int64_t    begin  = part * p.part_rows + wtn_lane();
+    uint32_t         expert[each], place[each];
+    carried_t        with[each];
+
+    for (uint32_t e = wtn_lane(); part < p.part_count && e < p.expert_count; e += 32) {
+        own.at[e] = 0;
+    }
+    wtn_grid_release();
+    wtn_grid_wait();
+#pragma unroll
+    for (uint32_t i = 0; i < each; i++) {
+        const int64_t row = begin + 32 * i;
+
+        expert[i] = expert_of(p, row, p.row_count);
+        with[i]   = row < p.row_count ? carried_of(p, row) : carried_t{};
+    }
+    wtn_sync_warp();
+#pragma unroll
+    for (uint32_t i = 0; i < each; i++) {
+        place[i] = take_place(own, expert[i]);
+    }
     wtn_sync_block();
-    scan_parts(p);
+    scan_counters(p, counts, first, shared);
     wtn_sync_block();
-    scan_experts(p, (uint32_t *)wtn_shared());
-    wtn_sync_block();
-    place_parts(p);
+#pragma unroll
+    for (uint32_t i = 0; i < each; i++) {
+        const uint32_t e = expert[i];
+
+        if (e != NONE) {
+            place_row(p, begin + 32 * i, with[i], first[e] + own.at[e] + place[i]);
+        }
+    }
 }
 
 /* ---- the host's side ---- */
@@ -243,7 +341,7 @@ static int64_t parts_of(int64_t row_count, int32_t expert_count)
     const int64_t most = wtn_min_i64(PARTS_MAX, COUNTERS_MAX / wtn_max_i64(1, expert_count));
 
     const int64_t useful =
-        row_count <= SMALL_ROWS ? SMALL_THREADS / 32 : wtn_ceil_div(row_count, PART_ROWS);
+        row_count <= ONE_ROWS_MAX ? ONE_THREADS / 32 : wtn_ceil_div(row_count, PART_ROWS);
 
     return wtn_max_i64(1, wtn_min_i64(most, wtn_min_i64(useful, row_count)));
 }
@@ -282,7 +380,7 @@ static witan_status_t run_steps(const wtn_sort_args_t *args, const sort_params_t
     launch.shared_bytes = 0;
     WTN_TRY(wtn_launch(&launch, scan_kernel, params));
     launch.blocks       = 1;
-    launch.threads      = SMALL_THREADS;
+    launch.threads      = ONE_THREADS;
     launch.shared_bytes = WTN_SCAN_WORDS * 4;
     WTN_TRY(wtn_launch(&launch, experts_kernel, params));
     launch.threads      = THREADS;
@@ -295,14 +393,42 @@ fail:
     return status;
 }
 
+/* One block: false where it can not hold so much. */
+static bool fits_one(sort_params_t *params, uint32_t each)
+{
+    const int64_t rows = 32 * (int64_t)each, parts = wtn_ceil_div(params->row_count, rows);
+
+    if (params->row_count > ONE_THREADS * (int64_t)each ||
+        (parts + 1) * params->expert_count > ONE_WORDS) {
+        return false;
+    }
+    params->part_count = (uint32_t)parts;
+    params->part_rows  = rows;
+    return true;
+}
+
+static witan_status_t run_one(const wtn_sort_args_t *args, const sort_params_t *params,
+                              uint32_t each)
+{
+    const int64_t experts = (params->expert_count + 31) / 32 * (int64_t)32;
+    const int64_t threads = wtn_max_i64(params->part_count * (int64_t)32, experts);
+    wtn_launch_t  launch  = {};
+
+    launch.name    = "sort";
+    launch.stream  = args->stream;
+    launch.threads = (uint32_t)wtn_max_i64(32, wtn_min_i64(threads, ONE_THREADS));
+    launch.blocks  = 1;
+    launch.shared_bytes =
+        (WTN_SCAN_WORDS + (params->part_count + 1) * (size_t)params->expert_count) * 4;
+    return wtn_launch_early(&launch, each == 1 ? one_kernel<1> : one_kernel<ONE_ROWS>, params);
+}
+
 extern "C" witan_status_t wtn_cuda_sort(const wtn_sort_args_t *args)
 {
     const size_t  needed = wtn_sort_workspace_bytes(args->row_count, args->expert_count);
     const int64_t parts  = parts_of(args->row_count, args->expert_count);
-    const bool    small  = args->row_count <= SMALL_ROWS && args->expert_count <= SMALL_EXPERTS;
     wtn_carver_t  carver = {(char *)args->workspace, 0};
     sort_params_t params = {};
-    wtn_launch_t  launch = {};
 
     if (args->row_count < 0 || args->row_count >= (int64_t)NONE || args->workspace == NULL ||
         args->workspace_bytes < needed) {
@@ -316,6 +442,7 @@ extern "C" witan_status_t wtn_cuda_sort(const wtn_sort_args_t *args)
     params.row_in          = args->row_in;
     params.row_out         = args->row_out;
     params.row_begin       = args->row_begin;
+    params.row_counts      = args->row_counts;
     params.order           = args->order;
     params.sorted_in       = args->sorted_in;
     params.sorted_out      = args->sorted_out;
@@ -324,13 +451,9 @@ extern "C" witan_status_t wtn_cuda_sort(const wtn_sort_args_t *args)
     params.part_rows       = (wtn_ceil_div(args->row_count, parts) + 31) / 32 * 32;
     params.expert_count    = (uint32_t)args->expert_count;
     params.shared_counters = args->expert_count <= SHARED_EXPERTS;
-    if (!small) {
-        return run_steps(args, &params);
+    if (fits_one(&params, 1)) {
+        return run_one(args, &params, 1);
     }
-    launch.name         = "sort";
-    launch.stream       = args->stream;
-    launch.threads      = SMALL_THREADS;
-    launch.blocks       = 1;
-    launch.shared_bytes = wtn_max_i64(WTN_SCAN_WORDS, SMALL_THREADS / 32 * args->expert_count) * 4;
-    return wtn_launch(&launch, small_kernel, &params);
+    return fits_one(&params, ONE_ROWS) ? run_one(args, &params, ONE_ROWS)
+                                       : run_steps(args, &params);
 }

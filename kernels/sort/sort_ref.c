@@ -10,8 +10,10 @@ witan_status_t wtn_sort_ref(const wtn_sort_args_t *args)
     int64_t place = 0;
 
     for (int32_t e = 0; e < args->expert_count; e++) {
+        const int64_t begin = place;
+
         if (args->row_begin != NULL) {
-            args->row_begin[e] = place;
+            args->row_begin[e] = begin;
         }
         for (int64_t i = 0; i < args->row_count; i++) {
             if (args->row_expert[i] != e) {
@@ -27,6 +29,9 @@ witan_status_t wtn_sort_ref(const wtn_sort_args_t *args)
                 args->sorted_out[place] = carried(args->row_out, i);
             }
             place++;
+        }
+        if (args->row_counts != NULL) {
+            args->row_counts[e] = place - begin;
         }
     }
     if (args->row_begin != NULL) {

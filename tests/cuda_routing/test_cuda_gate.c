@@ -126,16 +126,20 @@ START_TEST(test_gate_any_shape_near_exact_sum)
 }
 END_TEST
 
-/* Few tokens, some, many: three forms; rows that are not aligned to 16 bytes. */
+/* Few tokens, some, many: forms of the kernel; rows that are not aligned to 16 bytes. Those of bf16
+ * alone have forms of 32, 64 and 128 tokens by 64 and 128 columns, here for 64 multiprocessors. */
+static const gate_case_t batches[] = {
+    {1064, 1030, 5, WITAN_BF16, WITAN_F32, 1.0f},   {72, 1100, 70, WITAN_F16, WITAN_F32, 1.0f},
+    {520, 1025, 3, WITAN_BF16, WITAN_BF16, 1.0f},   {40, 1030, 33, WITAN_F32, WITAN_F32, 1.0f},
+    {1064, 1030, 70, WITAN_BF16, WITAN_BF16, 1.0f}, {72, 2100, 64, WITAN_BF16, WITAN_BF16, 1.0f},
+    {584, 2050, 128, WITAN_BF16, WITAN_BF16, 1.0f}, {136, 4200, 33, WITAN_BF16, WITAN_BF16, 1.0f},
+    {136, 2100, 130, WITAN_BF16, WITAN_BF16, 1.0f}, {8, 1100, 129, WITAN_BF16, WITAN_BF16, 1.0f}};
+
 START_TEST(test_gate_token_in_any_batch_equal_bits)
 {
-    static const gate_case_t cases[]    = {{1064, 1030, 5, WITAN_BF16, WITAN_F32, 1.0f},
-                                           {72, 1100, 70, WITAN_F16, WITAN_F32, 1.0f},
-                                           {520, 1025, 3, WITAN_BF16, WITAN_BF16, 1.0f},
-                                           {40, 1030, 33, WITAN_F32, WITAN_F32, 1.0f}};
-    static const int64_t     parts[][2] = {{0, 1}, {1029 - 5, 1}, {3, 64}, {900, 65}, {1, 200}};
+    static const int64_t parts[][2] = {{0, 1}, {1029 - 5, 1}, {3, 64}, {900, 65}, {1, 200}};
 
-    const gate_case_t *c   = &cases[_i];
+    const gate_case_t *c   = &batches[_i];
     gated_t            g   = gate_of(c);
     float             *all = run(&g, 0, c->T, 0);
 
@@ -269,9 +273,10 @@ int main(void)
     Suite *suite = suite_create("cuda gate");
     TCase *tcase = tcase_create("all");
 
+    (void)setenv("WTN_EMULATOR_SMS", "64", 0);
     tcase_set_timeout(tcase, 60);
     tcase_add_loop_test(tcase, test_gate_any_shape_near_exact_sum, 0, 3);
-    tcase_add_loop_test(tcase, test_gate_token_in_any_batch_equal_bits, 0, 4);
+    tcase_add_loop_test(tcase, test_gate_token_in_any_batch_equal_bits, 0, WTN_COUNT_OF(batches));
     tcase_add_loop_test(tcase, test_gate_nan_and_infinity_stay_in_their_token, 0, 3);
     tcase_add_test(tcase, test_gate_single_product_exact);
     tcase_add_test(tcase, test_gate_weights_of_bf16_same_bits_in_fp32);

@@ -129,15 +129,6 @@ WTN_DEVICE void wtn_sync_cluster(WTN_HERE)
     emulator::barrier("wtn_sync_cluster", here, emulator::BARRIERS, wtn_thread_count(), true);
 }
 
-/* ---- dependent launches: streams run one grid after another, so the grid before has ended ---- */
-
-WTN_DEVICE void wtn_grid_wait(void)
-{
-}
-WTN_DEVICE void wtn_grid_release(void)
-{
-}
-
 /* ---- "Miscellaneous Instructions: setmaxnreg" ---- */
 
 template <int count> WTN_DEVICE void wtn_registers_raise(WTN_HERE)
