@@ -1,7 +1,9 @@
 /* What a step on a device needs besides the kernels of wtn_backend_t: streams and their marks, and
  * the schedule made by the device. A backend that has none of this computes its steps on the host.
  *
- * A stream is a cudaStream_t, an event a cudaEvent_t, both held as void *. */
+ * A stream is a cudaStream_t, an event a cudaEvent_t, a graph a cudaGraphExec_t, all held as void
+ * *.
+ */
 #ifndef WTN_DEVICE_H
 #define WTN_DEVICE_H
 
@@ -31,6 +33,13 @@ typedef struct wtn_device {
     /* Has all work queued so far passed? Finds what kernels have met. */
     witan_status_t (*stream_query)(void *stream, bool *passed);
     witan_status_t (*stream_is_capturing)(void *stream, bool *capturing);
+
+    /* What `record` queues on `stream`, not run now: a graph, to be launched any number of times.
+     * `record` must not wait for the device. */
+    witan_status_t (*graph_create)(void **out, witan_status_t (*record)(void *context),
+                                   void *context, void *stream);
+    void (*graph_destroy)(void *graph); /* NULL is allowed */
+    witan_status_t (*graph_launch)(void *graph, void *stream);
 
     witan_status_t (*event_create)(void **out);
     void (*event_destroy)(void *event); /* NULL is allowed */

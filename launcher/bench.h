@@ -5,6 +5,7 @@
 #include <jansson.h>
 
 #include "experts/hf.h"
+#include "kernels/backend.h"
 #include "launcher/paths.h"
 #include "launcher/session.h"
 #include "launcher/synthetic.h"
@@ -94,6 +95,30 @@ double wtn_bench_quantile(double *values, size_t count, double p);
 
 /* Bytes to read for the bandwidth: beyond every cache. */
 size_t wtn_bench_read_bytes(void);
+
+/* ---- --graph: a call captured once and replayed, as a program would that decodes ---- */
+
+struct wtn_device;
+
+typedef struct wtn_bench_graph {
+    const struct wtn_device *device; /* NULL: not asked for, and calls are made anew */
+    void                    *stream, *graph;
+} wtn_bench_graph_t;
+
+#define WTN_BENCH_GRAPH_OPTION(value)                                         \
+    WTN_OPT_FLAG("graph", value,                                              \
+                 "time replays of one captured call (cuda: padded or direct " \
+                 "exchange, not the tier cublas)")
+
+/* A stream for the calls. WITAN_E_ARGUMENT where the backend has no device. */
+witan_status_t wtn_bench_graph_open(wtn_bench_graph_t *graph, const wtn_backend_t *backend);
+/* `call` queues on graph->stream. */
+witan_status_t wtn_bench_graph_capture(wtn_bench_graph_t *graph,
+                                       witan_status_t (*call)(void *context), void *context);
+witan_status_t wtn_bench_graph_replay(void *graph);
+/* Before what was captured goes, and after it. Both accept a graph that was not opened. */
+void wtn_bench_graph_drop(wtn_bench_graph_t *graph);
+void wtn_bench_graph_close(wtn_bench_graph_t *graph);
 
 /* ---- JSON ---- */
 

@@ -19,6 +19,7 @@ typedef struct experts_options {
     wtn_bench_options_t   bench;
     wtn_option_list_t     rows;
     int32_t               executor;
+    bool                  graph;
 } experts_options_t;
 
 /* What is measured once for all sizes. */
@@ -38,13 +39,14 @@ typedef struct experts {
 
 /* One size: M rows for each of E experts. `args` is in the backend's memory. */
 typedef struct workload {
-    int64_t        rows_per_expert;
-    wtn_ffn_args_t args;
-    int32_t       *row_expert;
-    char          *x; /* the host's copy */
-    double        *seconds, peaks[WTN_BENCH_BLOCKS];
-    double         best, p50, p99, peak, bandwidth;
-    int64_t        wrong_count, checked_count;
+    int64_t           rows_per_expert;
+    wtn_ffn_args_t    args;
+    wtn_bench_graph_t graph;
+    int32_t          *row_expert;
+    char             *x; /* the host's copy */
+    double           *seconds, peaks[WTN_BENCH_BLOCKS];
+    double            best, p50, p99, peak, bandwidth;
+    int64_t           wrong_count, checked_count;
 } workload_t;
 
 static witan_status_t make_experts(experts_t *experts, const wtn_session_t *session)
@@ -130,6 +132,10 @@ static witan_status_t make_size(experts_t *experts, workload_t *size)
     for (size_t i = 0; i < count; i++) { /* as routed: neighbours go to different experts */
         size->row_expert[i] = (int32_t)(i % (size_t)config->expert_count);
     }
+    if (experts->options->graph) {
+        WTN_TRY(wtn_bench_graph_open(&size->graph, backend));
+        args->stream = size->graph.stream;
+    }
     WTN_TRY(backend->alloc(&args->workspace, args->workspace_bytes));
     WTN_TRY(backend->alloc(&args->out, values * bytes));
     WTN_TRY(backend->alloc(&x, values * bytes));
@@ -145,6 +151,7 @@ fail:
 
 static void free_size(const experts_t *experts, workload_t *size)
 {
+    wtn_bench_graph_close(&size->graph);
     experts->backend->free(size->args.workspace);
     experts->backend->free((void *)(uintptr_t)size->args.x);
     experts->backend->free((void *)(uintptr_t)size->args.row_expert);
@@ -171,6 +178,7 @@ static witan_status_t measure(experts_t *experts, workload_t *size)
     const wtn_bench_options_t *bench   = &experts->options->bench;
     const wtn_backend_t       *backend = experts->backend;
     witan_dtype_t              dtype   = experts->model.config.dtype;
+    const bool                 graph   = experts->options->graph;
     once_t                     once    = {experts, size};
     int64_t                    done    = 0;
     witan_status_t             status;
@@ -178,13 +186,18 @@ static witan_status_t measure(experts_t *experts, workload_t *size)
     for (int64_t i = 0; i < bench->warmup_count; i++) {
         WTN_TRY(run_once(&once));
     }
+    if (graph) {
+        WTN_TRY(wtn_bench_graph_capture(&size->graph, run_once, &once));
+    }
     size->bandwidth = backend->read_bandwidth(wtn_bench_read_bytes(), experts->thread_count);
     for (int block = 0; block < WTN_BENCH_BLOCKS; block++) {
         int64_t end = wtn_part_begin(bench->iteration_count, WTN_BENCH_BLOCKS, block + 1);
 
         size->peaks[block] = backend->peak(experts->tier, dtype, experts->thread_count);
         for (; done < end; done++) {
-            WTN_TRY(backend->measure(run_once, &once, size->args.stream, &size->seconds[done]));
+            WTN_TRY(backend->measure(graph ? wtn_bench_graph_replay : run_once,
+                                     graph ? (void *)&size->graph : &once, size->args.stream,
+                                     &size->seconds[done]));
         }
     }
     size->best = wtn_bench_quantile(size->seconds, (size_t)bench->iteration_count, 0);
@@ -298,6 +311,9 @@ static void print_header(const experts_t *experts)
            "allow\n",
            experts->backend->device != NULL ? "a large cuBLAS product"
                                             : "multiply-adds on registers");
+    if (experts->options->graph) {
+        printf("# times: replays of one captured call\n");
+    }
     printf("# #wrong: rows beyond the tolerance %.0e of float64, of %" PRId64 " checked\n",
            wtn_tolerance(config->dtype), experts->options->bench.check_count);
     printf("# %15s %10s %10s %10s %10s %10s %7s %8s %8s %7s %7s %-10s %7s\n", "rows_per_expert",
@@ -314,6 +330,7 @@ static witan_status_t write_json(experts_t *experts)
     if (root == NULL ||
         json_object_set_new(root, "threads", json_integer(experts->thread_count)) != 0 ||
         json_object_set_new(root, "backend", json_string(experts->backend->name)) != 0 ||
+        json_object_set_new(root, "graph", json_boolean(experts->options->graph)) != 0 ||
         json_object_set_new(root, "kernel_tier", json_string(wtn_tier_name(experts->tier))) != 0 ||
         json_object_set(root, "results", experts->results) != 0) {
         json_decref(root);
@@ -379,6 +396,7 @@ int wtn_bench_experts(int argc, char **argv)
                           "rows per expert, one line each"),
              WTN_OPT_CHOICE("executor", "auto|contiguous|masked", "auto", &options.executor,
                             "how rows are laid out"),
+             WTN_BENCH_GRAPH_OPTION(&options.graph),
              WTN_BENCH_OPTIONS(&options.bench, "rows compared with float64"),
              WTN_SESSION_OPTIONS(&options.session),
     };

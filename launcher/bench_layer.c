@@ -26,6 +26,7 @@ typedef struct layer_options {
     wtn_option_list_t     tokens;
     const char           *skew; /* NULL: the gate routes */
     int64_t               seed;
+    bool                  graph;
 } layer_options_t;
 
 typedef struct bench {
@@ -51,17 +52,19 @@ typedef struct tally {
 
 /* One size: T tokens on every rank, but where the skew leaves a rank without. */
 typedef struct workload {
-    int64_t       token_count, token_mine;
-    witan_plan_t *plan;
-    int32_t      *ids; /* of --skew: [T, K], memory of the backend */
-    float        *weights;
-    wtn_staging_t staging;
-    void         *hidden, *output; /* in ordinary memory */
-    double       *seconds;         /* [iterations], the slowest rank's */
-    double       *phases;          /* [WITAN_PHASE_COUNT, iterations] ns of this rank */
-    double       *slot;            /* [ranks] */
-    tally_t       mine, *all;
-    double        best, p50, p99;
+    int64_t           token_count, token_mine;
+    bool              imports; /* the routing of --skew */
+    witan_plan_t     *plan;
+    int32_t          *ids; /* of --skew: [T, K], memory of the backend */
+    float            *weights;
+    wtn_staging_t     staging;
+    wtn_bench_graph_t graph;
+    void             *hidden, *output; /* in ordinary memory */
+    double           *seconds;         /* [iterations], the slowest rank's */
+    double           *phases;          /* [WITAN_PHASE_COUNT, iterations] ns of this rank */
+    double           *slot;            /* [ranks] */
+    tally_t           mine, *all;
+    double            best, p50, p99;
 } workload_t;
 
 /* ---- one size ---- */
@@ -125,7 +128,11 @@ static witan_status_t make_workload(bench_t *bench, workload_t *load)
         wtn_synthetic_fill(load->hidden, config->dtype, seed, 0, values, 1.0f);
         status = wtn_plan_options_check(&bench->options->plan, config->topk);
     }
+    if (status == WITAN_OK && bench->options->graph) {
+        status = wtn_bench_graph_open(&load->graph, bench->backend);
+    }
     WTN_TRY(wtn_session_agree(bench->session, status));
+    plan.stream          = load->graph.stream;
     plan.token_count_max = load->token_count;
     WTN_TRY(witan_plan_create(&load->plan, bench->layer, &plan));
     status = wtn_staging_make(&load->staging, bench->layer, load->token_count);
@@ -143,7 +150,9 @@ fail:
 
 static void free_workload(const bench_t *bench, workload_t *load)
 {
+    wtn_bench_graph_drop(&load->graph);
     witan_plan_destroy(load->plan);
+    wtn_bench_graph_close(&load->graph);
     witan_memory_free(bench->layer, load->ids);
     witan_memory_free(bench->layer, load->weights);
     wtn_staging_free(&load->staging);
@@ -175,21 +184,28 @@ fail:
     return status;
 }
 
-/* One iteration between two barriers; the time is the slowest rank's. On a device the tokens are
- * there already, and stay. */
-static witan_status_t iterate(bench_t *bench, workload_t *load, double *seconds)
+/* On a device the tokens are there already, and stay. */
+static witan_status_t step(void *context)
 {
+    const workload_t    *load    = context;
     const wtn_staging_t *staging = &load->staging;
     bool                 device  = staging->hidden != NULL;
     witan_forward_args_t args    = {.struct_bytes = sizeof(args),
                                     .token_count  = load->token_mine,
                                     .hidden       = device ? staging->hidden : load->hidden,
                                     .output       = device ? staging->output : load->output};
-    uint64_t             start   = wtn_now_ns();
-    double               mine;
-    witan_status_t       status;
 
-    WTN_TRY(bench->skew != NULL ? step_imported(load, &args) : witan_forward(load->plan, &args));
+    return load->imports ? step_imported(load, &args) : witan_forward(load->plan, &args);
+}
+
+/* One iteration between two barriers; the time is the slowest rank's. */
+static witan_status_t iterate(bench_t *bench, workload_t *load, double *seconds)
+{
+    uint64_t       start = wtn_now_ns();
+    double         mine;
+    witan_status_t status;
+
+    WTN_TRY(load->graph.graph != NULL ? wtn_bench_graph_replay(&load->graph) : step(load));
     WTN_TRY(witan_plan_wait(load->plan));
     mine = (double)(wtn_now_ns() - start) * 1e-9;
     WTN_TRY(wtn_allgather(bench->session->comm, &mine, sizeof(mine), load->slot, "bench"));
@@ -229,6 +245,10 @@ static witan_status_t measure(bench_t *bench, workload_t *load)
 
     for (int64_t i = 0; i < options->warmup_count; i++) {
         WTN_TRY(iterate(bench, load, &ignored));
+    }
+    if (bench->options->graph) {
+        status = wtn_bench_graph_capture(&load->graph, step, load);
+        WTN_TRY(wtn_session_agree(bench->session, status));
     }
     for (int block = 0; block < WTN_BENCH_BLOCKS; block++) {
         int64_t end = wtn_part_begin(options->iteration_count, WTN_BENCH_BLOCKS, block + 1);
@@ -324,7 +344,7 @@ static json_t *make_result(const workload_t *load, double rate, double of_peak, 
                   load->p50 * 1e6, "p99_us", load->p99 * 1e6, "gflops", rate * 1e-9, "peak_gflops",
                   peak * 1e-9, "fraction_of_peak", of_peak, "imbalance", imbalance, "wrong",
                   (json_int_t)sum->wrong_count, "checked", (json_int_t)sum->checked_count);
-    if (result != NULL) {
+    if (result != NULL && load->graph.device == NULL) {
         (void)json_object_set(result, "phases_us", phases);
     }
     json_decref(phases);
@@ -369,7 +389,11 @@ static witan_status_t report(bench_t *bench, const workload_t *load)
            load->best * 1e6, load->p50 * 1e6, load->p99 * 1e6, rate * 1e-9, sum.peak * 1e-9,
            of_peak * 100);
     for (int phase = 0; phase < WITAN_PHASE_COUNT; phase++) {
-        printf(" %9.1f", sum.phase_ns[phase] * 1e-3);
+        if (bench->options->graph) {
+            printf(" %9s", "-");
+        } else {
+            printf(" %9.1f", sum.phase_ns[phase] * 1e-3);
+        }
     }
     printf(" %9.3f %6" PRId64 "\n", imbalance, sum.wrong_count);
     (void)fflush(stdout);
@@ -398,6 +422,9 @@ static void print_header(const bench_t *bench)
            bench->group.thread_count, bench->group.thread_count == 1 ? "" : "s",
            bench->group.transport, bench->options->bench.iteration_count,
            bench->options->bench.iteration_count == 1 ? "" : "s");
+    if (bench->options->graph) {
+        printf("# times: replays of one captured step, whose phases are not told apart\n");
+    }
     if (bench->skew != NULL) {
         printf("# routing: %s, seed %" PRId64 ", in place of the gate's\n", bench->options->skew,
                bench->options->seed);
@@ -426,13 +453,13 @@ static witan_status_t write_json(bench_t *bench)
     json_t *facts;
     witan_status_t status;
 
-    facts = json_pack("{s:i, s:i, s:i, s:i, s:i, s:s, s:s, s:s, s:s?, s:O}", "ranks",
+    facts = json_pack("{s:i, s:i, s:i, s:i, s:i, s:s, s:b, s:s, s:s, s:s?, s:O}", "ranks",
                       (int)bench->group.size, "expert_parallel", (int)bench->group.expert_parallel,
                       "tensor_parallel", (int)bench->group.tensor_parallel, "data_parallel",
                       (int)bench->group.data_parallel, "threads", (int)bench->group.thread_count,
-                      "backend", bench->info.backend, "kernel_tier", bench->info.kernel_tier,
-                      "transport", bench->group.transport, "skew", bench->options->skew, "results",
-                      bench->results);
+                      "backend", bench->info.backend, "graph", (int)bench->options->graph,
+                      "kernel_tier", bench->info.kernel_tier, "transport", bench->group.transport,
+                      "skew", bench->options->skew, "results", bench->results);
     if (root == NULL || facts == NULL || json_object_update(root, facts) != 0) {
         status = WTN_ERROR(WITAN_E_MEMORY, "the JSON text could not be made");
     } else {
@@ -447,7 +474,9 @@ static witan_status_t write_json(bench_t *bench)
 
 static witan_status_t run_size(bench_t *bench, int64_t token_count)
 {
-    workload_t     load = {.token_count = token_count, .token_mine = token_count};
+    workload_t     load = {.token_count = token_count,
+                           .token_mine  = token_count,
+                           .imports     = bench->skew != NULL};
     witan_status_t status;
 
     if (bench->skew != NULL) {
@@ -558,6 +587,7 @@ int wtn_bench_layer(int argc, char **argv)
                         "route so instead of by the gate: uniform, zipf:S, hot:E, trace:FILE, "
                            "balanced or zero-rank"),
            WTN_OPT_INTEGER("seed", "N", "1", 0, INT64_MAX, &options.seed, "of --skew"),
+           WTN_BENCH_GRAPH_OPTION(&options.graph),
            WTN_BENCH_OPTIONS(&options.bench, "tokens of each rank compared with float64"),
            WTN_PLAN_OPTIONS(&options.plan),
            WTN_SESSION_OPTIONS(&options.session),

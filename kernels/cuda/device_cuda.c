@@ -91,6 +91,43 @@ fail:
     return status;
 }
 
+static witan_status_t graph_create(void **out, witan_status_t (*record)(void *context),
+                                   void *context, void *stream)
+{
+    cudaGraph_t     captured = NULL;
+    cudaGraphExec_t graph    = NULL;
+    witan_status_t  status, ended;
+
+    *out = NULL;
+    WTN_CUDA_TRY(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    status = record(context);
+    ended  = wtn_cuda_status((int)cudaStreamEndCapture(stream, &captured), "cudaStreamEndCapture");
+    status = status == WITAN_OK ? ended : status;
+    if (status == WITAN_OK) {
+        status =
+            wtn_cuda_status((int)cudaGraphInstantiate(&graph, captured, 0), "cudaGraphInstantiate");
+    }
+    if (captured != NULL) {
+        (void)cudaGraphDestroy(captured);
+    }
+    *out = graph;
+
+fail:
+    return status;
+}
+
+static void graph_destroy(void *graph)
+{
+    if (graph != NULL) {
+        (void)cudaGraphExecDestroy(graph);
+    }
+}
+
+static witan_status_t graph_launch(void *graph, void *stream)
+{
+    return wtn_cuda_status((int)cudaGraphLaunch(graph, stream), "cudaGraphLaunch");
+}
+
 static witan_status_t event_create(void **out)
 {
     cudaEvent_t    event = NULL;
@@ -147,6 +184,9 @@ const wtn_device_t wtn_device_cuda = {
     .stream_destroy           = stream_destroy,
     .stream_query             = stream_query,
     .stream_is_capturing      = stream_is_capturing,
+    .graph_create             = graph_create,
+    .graph_destroy            = graph_destroy,
+    .graph_launch             = graph_launch,
     .event_create             = event_create,
     .event_destroy            = event_destroy,
     .event_record             = event_record,

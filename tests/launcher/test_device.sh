@@ -67,7 +67,29 @@ works 2 bench layer --backend cuda --experts 8 --topk 2 --hidden 64 --inter 32 -
 [ "$(grep -vc '^#' "$work/stdout")" -eq 2 ] || wrong "bench layer: $(cat "$work/stdout")"
 works 0 bench experts --backend cuda --experts 4 --topk 2 --hidden 64 --inter 32 --rows 3 -n 2 -w 1
 
+# Replays of a captured call compute the same, and say so.
+works 0 bench experts --backend cuda --experts 4 --topk 2 --hidden 64 --inter 32 --rows 3 -n 2 -w 1 \
+    --graph --json "$work/e.json"
+for words in "0 --exchange auto" "2 --exchange padded" "2 --exchange direct --skew uniform"; do
+    # shellcheck disable=SC2086
+    works ${words%% *} bench layer --backend cuda --experts 8 --topk 2 --hidden 64 --inter 32 \
+        --tokens 0,5 -n 3 -w 1 --graph --json "$work/l.json" ${words#* }
+    for what in experts layer; do
+        grep -q '"graph": true' "$work/${what:0:1}.json" || wrong "bench $what: JSON without graph"
+    done
+    [ "$(grep -c 'times: replays' "$work/stdout")" -eq 1 ] || wrong "graph: $(cat "$work/stdout")"
+    ! grep -q phases_us "$work/l.json" || wrong "phases of a captured step: $(cat "$work/l.json")"
+done
+fails 2 1 'exact exchange waits for its counts' bench layer --backend cuda --experts 4 --hidden 64 \
+    --inter 32 --tokens 5 -n 1 --exchange exact --graph
+fails 0 1 'cublas waits for the device' bench experts --backend cuda --experts 4 --hidden 64 \
+    --inter 32 --rows 2 -n 1 --kernel-tier cublas --graph
+
 # What cannot be.
+for what in experts layer; do
+    fails 0 1 '--graph: backend host has none' bench $what --backend host --experts 2 \
+        --hidden 64 --inter 32 -n 1 --graph
+done
 # shellcheck disable=SC2086
 fails 2 1 'exchange: backend host has none' run $model --backend host --exchange padded \
     --input "$work/model/input.safetensors" --output "$work/out"
