@@ -1,15 +1,4 @@
-/* The gate on tensor cores, without loss: an fp32 number is the sum of three bf16 numbers, an fp16
- * number of two, and the products of all parts are summed in fp32.
- *
- * The order of a sum: H is cut into segments of SEGMENT; in a segment, the products of the leading
- * parts and those of all others are two sums, over k ascending by 16; segments are added in order.
- * It does not depend on how many tokens there are: few tokens share the segments out over warps,
- * many take them one after another.
- *
- * Error: an mma adds 17 numbers after cutting them to 24 bits or more below the largest, so that
- * one adds at most 17 * 2^-24 of the largest partial sum. A segment has 32 of them per sum, and two
- * sums: |logit - exact| <= (2 * 32 * 17 + H / SEGMENT + 1) 2^-24 sum |x w| <= 7e-5 sum |x w| in the
- * worst case for H up to 2^15; signs and sizes being mixed, 1e-6 of it is seen. */
+/* The gate: which form of the kernel, and its weights. How sums are made: gate_sums_cuda.cuh. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -18,11 +7,8 @@
 #include "core/half.h"
 #include "core/util.h"
 #include "kernels/cuda/launch.cuh"
-#include "kernels/cuda/scan.cuh"
-#include "kernels/gate/gate.h"
+#include "kernels/gate/gate_staged_cuda.cuh"
 
-#define STEP    32  /* columns a warp takes at once: 16 bytes of bf16 per lane */
-#define SEGMENT 512 /* columns */
 /* Rows and columns of the weights are stored up to multiples of these, the rest zero. */
 #define PAD_ROWS 64
 #define PAD_COLS STEP
@@ -32,11 +18,6 @@
 #define TILE_THREADS 256
 #define TILE_TOKENS  128
 #define TILE_COLUMNS 64
-/* Where x and weights come through shared memory: columns in a stage, so that a row of it is 128
- * bytes, and stages. */
-#define STAGE_COLUMNS 64
-#define STAGE_ROW     (STAGE_COLUMNS * 2)
-#define STAGE_COUNT   4
 
 struct wtn_gate {
     wtn_gate_spec_t spec;
@@ -44,241 +25,6 @@ struct wtn_gate {
     int32_t         plane_count;
     uint16_t *planes; /* device [planes][stored_rows][stored_cols] bf16, their sum the weight */
 };
-
-typedef struct gate_params {
-    const char     *x;
-    const uint16_t *planes;
-    float          *logits;
-    int64_t         token_count, hidden_size, stored_cols, plane_words;
-    int32_t         out_count;
-} gate_params_t;
-
-/* ---- parts of numbers ---- */
-
-/* 8 columns of x as they lie in memory. */
-template <witan_dtype_t dtype> struct raw {
-    uint32_t word[dtype == WITAN_F32 ? 8 : 4];
-};
-
-/* The same, of any dtype, as bf16 bits. */
-typedef raw<WITAN_BF16> eight_t;
-
-/* Those of one row from column k on; zeros past its end. Rows past the last token are the last
- * one's: their logits are not stored. */
-template <witan_dtype_t dtype, bool aligned>
-WTN_DEVICE raw<dtype> load_x(const gate_params_t &p, int64_t row, int64_t k)
-{
-    const int     bytes = dtype == WITAN_F32 ? 4 : 2;
-    const int64_t t     = row < p.token_count ? row : p.token_count - 1;
-    const char   *from  = p.x + (t * p.hidden_size + k) * bytes;
-    raw<dtype>    out   = {};
-
-    if constexpr (aligned) { /* so that H is a multiple of 8, too */
-#pragma unroll
-        for (int i = 0; i < 2 * bytes; i += 4) {
-            wtn_vec16_t v = {0, 0, 0, 0};
-
-            if (k < p.hidden_size) {
-                v = wtn_load16(from + 4 * i);
-            }
-            out.word[i]     = v.x;
-            out.word[i + 1] = v.y;
-            out.word[i + 2] = v.z;
-            out.word[i + 3] = v.w;
-        }
-    } else {
-#pragma unroll
-        for (int i = 0; i < 8; i++) {
-            if (k + i < p.hidden_size) {
-                if constexpr (dtype == WITAN_F32) {
-                    out.word[i] = *(const uint32_t *)(from + 4 * i);
-                } else {
-                    out.word[i / 2] |= (uint32_t)(*(const uint16_t *)(from + 2 * i))
-                                       << (i % 2 * 16);
-                }
-            }
-        }
-    }
-    return out;
-}
-
-/* What is left of x beside its upper half; nothing of an infinity or NaN. */
-WTN_DEVICE float rest_of(float x)
-{
-    const uint32_t bits = wtn_bits_from_float(x);
-    const float    rest = x - wtn_float_from_bits(bits & 0xffff0000u);
-
-    return (bits & 0x7f800000u) == 0x7f800000u ? 0.0f : rest;
-}
-
-/* The upper half, cut off; a NaN stays one. */
-WTN_DEVICE uint32_t upper_half(float x)
-{
-    const uint32_t bits = wtn_bits_from_float(x);
-
-    return x != x ? 0x7fc0u : bits >> 16;
-}
-
-template <witan_dtype_t dtype, int parts>
-WTN_DEVICE void split(const raw<dtype> &x, eight_t (&out)[parts])
-{
-    if constexpr (dtype == WITAN_BF16) {
-        out[0] = x;
-    } else {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            float lo, hi;
-
-            if constexpr (dtype == WITAN_F32) {
-                lo = wtn_float_from_bits(x.word[2 * i]);
-                hi = wtn_float_from_bits(x.word[2 * i + 1]);
-            } else {
-                lo = wtn_float_from_f16((uint16_t)x.word[i]);
-                hi = wtn_float_from_f16((uint16_t)(x.word[i] >> 16));
-            }
-#pragma unroll
-            for (int part = 0; part < parts; part++) {
-                out[part].word[i] = upper_half(lo) | upper_half(hi) << 16;
-                lo                = rest_of(lo);
-                hi                = rest_of(hi);
-            }
-        }
-    }
-}
-
-/* ---- a warp's tile of MT * 16 tokens by NT * 8 columns ---- */
-
-template <int MT, int NT> struct tile {
-    float sum[MT][NT][4];
-};
-
-template <int MT, int NT> WTN_DEVICE void clear(tile<MT, NT> *t)
-{
-#pragma unroll
-    for (int i = 0; i < MT * NT * 4; i++) {
-        t->sum[i / (NT * 4)][i / 4 % NT][i % 4] = 0.0f;
-    }
-}
-
-template <int MT, int NT> WTN_DEVICE void add_tile(tile<MT, NT> *to, const tile<MT, NT> &more)
-{
-#pragma unroll
-    for (int i = 0; i < MT * NT * 4; i++) {
-        to->sum[i / (NT * 4)][i / 4 % NT][i % 4] += more.sum[i / (NT * 4)][i / 4 % NT][i % 4];
-    }
-}
-
-/* What a lane holds of STEP columns. The order of columns within a step is the lanes' own: lane
- * l % 4 has 8 that follow each other, the same of x and of the weights. */
-template <witan_dtype_t dtype, int planes, int MT, int NT> struct step {
-    raw<dtype>  x[MT][2];
-    wtn_vec16_t w[planes][NT];
-};
-
-template <witan_dtype_t dtype, int planes, bool aligned, int MT, int NT>
-WTN_DEVICE void load_step(const gate_params_t &p, int64_t token, int64_t column, int64_t k,
-                          step<dtype, planes, MT, NT> *s)
-{
-    const int64_t row = wtn_lane() / 4;
-
-    k += wtn_lane() % 4 * 8;
-#pragma unroll
-    for (int m = 0; m < MT; m++) {
-        s->x[m][0] = load_x<dtype, aligned>(p, token + 16 * m + row, k);
-        s->x[m][1] = load_x<dtype, aligned>(p, token + 16 * m + row + 8, k);
-    }
-#pragma unroll
-    for (int i = 0; i < planes * NT; i++) {
-        s->w[i / NT][i % NT] = wtn_load16(p.planes + i / NT * p.plane_words +
-                                          (column + i % NT * 8 + row) * p.stored_cols + k);
-    }
-}
-
-template <witan_dtype_t dtype, int planes, int MT, int NT>
-WTN_DEVICE void add_step(const step<dtype, planes, MT, NT> &s, tile<MT, NT> *high,
-                         tile<MT, NT> *low)
-{
-    const int parts = dtype == WITAN_F32 ? 3 : dtype == WITAN_F16 ? 2 : 1;
-
-#pragma unroll
-    for (int m = 0; m < MT; m++) {
-        eight_t upper[parts], lower[parts]; /* rows l / 4 and l / 4 + 8 */
-
-        split<dtype, parts>(s.x[m][0], upper);
-        split<dtype, parts>(s.x[m][1], lower);
-#pragma unroll
-        for (int i = 0; i < 2 * parts * planes * NT; i++) {
-            const int      half = i / (parts * planes * NT), part = i / (planes * NT) % parts;
-            const int      plane = i / NT % planes, n = i % NT;
-            const uint32_t a[4] = {upper[part].word[2 * half], lower[part].word[2 * half],
-                                   upper[part].word[2 * half + 1], lower[part].word[2 * half + 1]};
-            const uint32_t b[2] = {half == 0 ? s.w[plane][n].x : s.w[plane][n].z,
-                                   half == 0 ? s.w[plane][n].y : s.w[plane][n].w};
-
-            wtn_mma_16x8x16<true>(part + plane == 0 ? high->sum[m][n] : low->sum[m][n], a, b);
-        }
-    }
-}
-
-/* The sums of one segment, that of `index`. */
-template <witan_dtype_t dtype, int planes, bool aligned, int MT, int NT, int depth>
-WTN_DEVICE void sum_segment(const gate_params_t &p, int64_t token, int64_t column, int64_t index,
-                            tile<MT, NT> *out)
-{
-    const int64_t begin = index * SEGMENT;
-    const int64_t end   = begin + SEGMENT < p.stored_cols ? begin + SEGMENT : p.stored_cols;
-    tile<MT, NT>  low;
-
-    clear(out);
-    clear(&low);
-    for (int64_t k = begin; k < end; k += depth * STEP) {
-        step<dtype, planes, MT, NT> s[depth];
-
-#pragma unroll
-        for (int d = 0; d < depth; d++) {
-            if (k + d * STEP < end) {
-                load_step<dtype, planes, aligned>(p, token, column, k + d * STEP, &s[d]);
-            }
-        }
-#pragma unroll
-        for (int d = 0; d < depth; d++) {
-            if (k + d * STEP < end) {
-                add_step(s[d], out, &low);
-            }
-        }
-    }
-    add_tile(out, low);
-}
-
-/* Element i of a lane's sums of one m, n: its token and column in the tile. */
-WTN_DEVICE int element_row(int i)
-{
-    return (int)wtn_lane() / 4 + i / 2 * 8;
-}
-
-WTN_DEVICE int element_column(int i)
-{
-    return (int)wtn_lane() % 4 * 2 + i % 2;
-}
-
-WTN_DEVICE void store_logit(const gate_params_t &p, int64_t t, int64_t n, float value)
-{
-    if (t < p.token_count && n < p.out_count) {
-        p.logits[t * p.out_count + n] = value;
-    }
-}
-
-template <int MT, int NT>
-WTN_DEVICE void store_tile(const gate_params_t &p, int64_t token, int64_t column,
-                           const tile<MT, NT> &t)
-{
-#pragma unroll
-    for (int i = 0; i < MT * NT * 4; i++) {
-        store_logit(p, token + i / (NT * 4) * 16 + element_row(i % 4),
-                    column + i / 4 % NT * 8 + element_column(i % 4),
-                    t.sum[i / (NT * 4)][i / 4 % NT][i % 4]);
-    }
-}
 
 /* Steps whose loads are in flight together: a step's products hide its loads only where planes are
  * many, and registers are few where they are. */
@@ -293,6 +39,7 @@ template <witan_dtype_t dtype, int planes, bool aligned>
 WTN_KERNEL(TILE_THREADS, 1)
 tile_kernel(WTN_PARAMS(gate_params_t, p))
 {
+    wtn_grid_wait();
     const uint32_t warp     = wtn_thread() >> 5;
     const int64_t  token    = (int64_t)wtn_block() * TILE_TOKENS + warp / 2 * 32;
     const int64_t  column   = (int64_t)wtn_block_y() * TILE_COLUMNS + warp % 2 * 32;
@@ -308,131 +55,8 @@ tile_kernel(WTN_PARAMS(gate_params_t, p))
                                                                                &one);
         add_tile(&total, one);
     }
+    wtn_grid_release(); /* not before: see wtn_grid_join */
     store_tile(p, token, column, total);
-}
-
-/* Many tokens of bf16 and weights of one plane: a block brings the columns of all its tokens and
- * weights into shared memory once, some stages ahead of the products. Its 8 warps are `above` by
- * 8 / above tiles of 32 tokens by 8 * NT columns. */
-template <int above, int NT> struct staged {
-    static constexpr int tokens = above * 32, columns = 8 / above * NT * 8;
-    static constexpr int bytes  = (tokens + columns) * STAGE_ROW;
-    static constexpr int passes = (tokens + columns) * 8 / TILE_THREADS;
-};
-
-/* A row's chunks of 16 bytes change sides in odd rows, so that the 8 that lanes of two rows read at
- * once lie in different banks. */
-WTN_DEVICE uint32_t stage_place(uint32_t row, uint32_t chunk)
-{
-    return row * STAGE_ROW + (chunk ^ (row % 2 * 4)) * 16;
-}
-
-/* Where this thread's chunks of a stage come from: one in every 32nd row, first tokens, then
- * weights. Rows past the last are the last one's: what they give is not stored. */
-template <typename shape>
-WTN_DEVICE void find_sources(const gate_params_t &p, int64_t token, int64_t column,
-                             const char *(&from)[shape::passes])
-{
-    const int64_t stored_rows = p.plane_words / p.stored_cols;
-
-#pragma unroll
-    for (int i = 0; i < shape::passes; i++) {
-        const int64_t r = wtn_thread() / 8 + i * TILE_THREADS / 8;
-
-        if (i * TILE_THREADS / 8 < shape::tokens) {
-            const int64_t t = token + r < p.token_count ? token + r : p.token_count - 1;
-
-            from[i] = p.x + t * p.hidden_size * 2;
-        } else {
-            const int64_t n = column + r - shape::tokens;
-
-            from[i] =
-                (const char *)(p.planes + (n < stored_rows ? n : stored_rows - 1) * p.stored_cols);
-        }
-    }
-}
-
-/* Ask for stage `index`, if there is one; zeros past the ends of rows. */
-template <typename shape>
-WTN_DEVICE void bring_stage(const gate_params_t &p, const char *const (&from)[shape::passes],
-                            int64_t index, wtn_saddr_t shared)
-{
-    const uint32_t    chunk = wtn_thread() % 8;
-    const int64_t     k     = index * STAGE_COLUMNS + chunk * 8;
-    const wtn_saddr_t to    = shared + (uint32_t)(index % STAGE_COUNT) * shape::bytes +
-                           stage_place(wtn_thread() / 8, chunk);
-
-#pragma unroll
-    for (int i = 0; i < shape::passes; i++) {
-        const bool x = i * TILE_THREADS / 8 < shape::tokens;
-
-        if (k < (x ? p.hidden_size : p.stored_cols)) {
-            wtn_copy16_async(to + i * TILE_THREADS / 8 * STAGE_ROW, from[i] + k * 2, 16);
-        } else if (index * STAGE_COLUMNS < p.stored_cols) {
-            wtn_copy16_async(to + i * TILE_THREADS / 8 * STAGE_ROW, from[i], 0);
-        }
-    }
-    wtn_copy_commit();
-}
-
-/* The products of a stage, in the same order as those of load_step. */
-template <typename shape, int NT>
-WTN_DEVICE void add_stage(const char *stage, uint32_t token, uint32_t column, tile<2, NT> *sums)
-{
-    const uint32_t row = wtn_lane() / 4;
-
-#pragma unroll
-    for (uint32_t chunk = 0; chunk < 8; chunk += 4) {
-        step<WITAN_BF16, 1, 2, NT> s;
-
-#pragma unroll
-        for (uint32_t i = 0; i < 4; i++) {
-            const wtn_vec16_t v =
-                *(const wtn_vec16_t *)(stage +
-                                       stage_place(token + row + 8 * i, chunk + wtn_lane() % 4));
-
-            s.x[i / 2][i % 2] = {{v.x, v.y, v.z, v.w}};
-        }
-#pragma unroll
-        for (uint32_t n = 0; n < NT; n++) {
-            s.w[0][n] =
-                *(const wtn_vec16_t *)(stage + stage_place(shape::tokens + column + row + 8 * n,
-                                                           chunk + wtn_lane() % 4));
-        }
-        add_step(s, sums, sums); /* no lower parts */
-    }
-}
-
-template <int above, int NT> WTN_KERNEL(TILE_THREADS, 1) staged_kernel(WTN_PARAMS(gate_params_t, p))
-{
-    typedef staged<above, NT> shape;
-
-    const uint32_t warp    = wtn_warp();
-    const int64_t  columns = (p.out_count + shape::columns - 1) / shape::columns;
-    const int64_t  token   = wtn_block() / columns * shape::tokens;
-    const int64_t  column  = wtn_block() % columns * shape::columns;
-    const int64_t  stages  = (p.stored_cols + STAGE_COLUMNS - 1) / STAGE_COLUMNS;
-    const uint32_t mine = warp % above * 32, beside = warp / above * NT * 8;
-    const char    *from[shape::passes];
-    tile<2, NT>    total, one;
-
-    find_sources<shape>(p, token, column, from);
-    for (int64_t s = 0; s < STAGE_COUNT - 1; s++) {
-        bring_stage<shape>(p, from, s, wtn_shared_address(wtn_shared()));
-    }
-    clear(&total);
-    clear(&one);
-    for (int64_t s = 0; s < stages; s++) {
-        wtn_copy_wait<STAGE_COUNT - 2>();
-        wtn_sync_block(); /* the stage is there for all, and all are done with the one before */
-        bring_stage<shape>(p, from, s + STAGE_COUNT - 1, wtn_shared_address(wtn_shared()));
-        add_stage<shape, NT>(wtn_shared() + s % STAGE_COUNT * shape::bytes, mine, beside, &one);
-        if ((s + 1) % (SEGMENT / STAGE_COLUMNS) == 0 || s + 1 == stages) {
-            add_tile(&total, one);
-            clear(&one);
-        }
-    }
-    store_tile(p, token + mine, column + beside, total);
 }
 
 /* Few tokens: the warps of a block share the segments of one tile out; then they are added in
@@ -441,6 +65,7 @@ template <witan_dtype_t dtype, int planes, int MT, int NT>
 WTN_KERNEL(SPLIT_WARPS * 32, 1)
 split_kernel(WTN_PARAMS(gate_params_t, p))
 {
+    wtn_grid_wait();
     const int      rows = 16 * MT, columns = 8 * NT;
     const int64_t  token    = (int64_t)wtn_block() * rows;
     const int64_t  column   = (int64_t)wtn_block_y() * columns;
@@ -462,6 +87,7 @@ split_kernel(WTN_PARAMS(gate_params_t, p))
             sums[(s * rows + row) * columns + col] = one.sum[i / (NT * 4)][i / 4 % NT][i % 4];
         }
     }
+    wtn_grid_release();
     wtn_sync_block();
     for (int i = (int)wtn_thread(); i < rows * columns; i += (int)wtn_thread_count()) {
         float total = 0.0f;
@@ -602,11 +228,12 @@ extern "C" witan_status_t wtn_cuda_gate_run(const wtn_gate_t *gate, const wtn_ga
         launch.shared_bytes = (size_t)(segments * form.tokens * form.columns) * sizeof(float);
     }
     if (form.stage_bytes > 0) { /* blocks of the same tokens follow each other */
+        launch.threads      = STAGED_THREADS;
         launch.shared_bytes = form.stage_bytes;
         launch.blocks *= launch.blocks_y;
         launch.blocks_y = 1;
     }
-    return wtn_launch(&launch, form.kernel, &params);
+    return wtn_launch_early(&launch, form.kernel, &params);
 }
 
 /* ---- weights ---- */
