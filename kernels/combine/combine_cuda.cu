@@ -205,6 +205,7 @@ template <witan_dtype_t dtype, witan_dtype_t out_dtype, int N, int depth>
 WTN_KERNEL(THREADS, BLOCKS(depth))
 combine_kernel(WTN_PARAMS(combine_params_t, p))
 {
+    wtn_grid_join();
     const uint32_t first      = wtn_block() * (THREADS / 32) + wtn_warp();
     const uint32_t step       = wtn_block_count() * (THREADS / 32);
     const uint32_t token_step = step / p.row_pieces;
@@ -289,7 +290,7 @@ extern "C" witan_status_t wtn_cuda_combine(const wtn_combine_args_t *args)
                  per_sm, 0);
     launch.threads = THREADS;
     launch.stream  = args->stream;
-    return wtn_launch(&launch, kernel, &params);
+    return wtn_launch_early(&launch, kernel, &params);
 }
 
 /* ---- reduce ---- */

@@ -343,6 +343,15 @@ WTN_DEVICE void wtn_grid_release(void) /* griddepcontrol.launch_dependents */
 
 #endif /* WTN_EMULATOR */
 
+/* First in a kernel launched by wtn_launch_early that has nothing to do before: the next one may
+ * come to wait, too. Not where this one fills the device for long: the blocks of the next would
+ * crowd on the multiprocessors that are done first. Then release at the end. */
+WTN_DEVICE void wtn_grid_join(void)
+{
+    wtn_grid_release();
+    wtn_grid_wait();
+}
+
 /* bf16 is the upper half of a float */
 WTN_DEVICE float wtn_float_from_bf16(uint16_t bits)
 {

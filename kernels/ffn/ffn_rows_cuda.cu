@@ -18,6 +18,7 @@ struct pad_params_t {
  * and such sizes are no model's. */
 WTN_KERNEL(THREADS, 1) pad_kernel(WTN_PARAMS(pad_params_t, p))
 {
+    wtn_grid_join();
     const int64_t count = *p.row_count;
 
     for (int64_t i = (int64_t)wtn_block() * WARPS + wtn_warp(); i < count;
@@ -66,7 +67,7 @@ extern "C" witan_status_t wtn_cuda_pad_rows(const wtn_cuda_pad_args_t *args)
     launch.blocks  = (uint32_t)(enough < blocks ? enough : blocks);
     launch.threads = THREADS;
     launch.stream  = args->stream;
-    return wtn_launch(&launch, pad_kernel, &params);
+    return wtn_launch_early(&launch, pad_kernel, &params);
 }
 
 extern "C" witan_status_t wtn_cuda_first_expert(int64_t row_count, int32_t expert_count,

@@ -237,6 +237,7 @@ WTN_DEVICE int32_t source_of(const list_params_t &p, int64_t slot)
 
 WTN_KERNEL(THREADS, 4) list_kernel(WTN_PARAMS(list_params_t, p))
 {
+    wtn_grid_join();
     const int64_t step = (int64_t)wtn_block_count() * THREADS;
     int64_t begin      = ((int64_t)wtn_block() * THREADS) + (wtn_thread() & ~31u); /* of the warp */
 
@@ -291,7 +292,7 @@ extern "C" witan_status_t wtn_cuda_list(const wtn_list_args_t *args)
     launch.threads = THREADS;
     launch.blocks  = wtn_grid((p.entry_count + THREADS - 1) / THREADS, 4, 0);
     launch.stream  = args->stream;
-    return wtn_launch(&launch, list_kernel, &p);
+    return wtn_launch_early(&launch, list_kernel, &p);
 }
 
 /* ---- local ---- */
@@ -306,6 +307,7 @@ typedef struct local_params {
 
 WTN_KERNEL(THREADS, 4) local_kernel(WTN_PARAMS(local_params_t, p))
 {
+    wtn_grid_join();
     const int64_t step = (int64_t)wtn_block_count() * THREADS;
 
     for (int64_t i = (int64_t)wtn_block() * THREADS + wtn_thread(); i < p.count; i += step) {
@@ -334,5 +336,5 @@ extern "C" witan_status_t wtn_cuda_local(const wtn_local_args_t *args)
     launch.threads = THREADS;
     launch.blocks  = wtn_grid((p.count + THREADS - 1) / THREADS, 4, 0);
     launch.stream  = args->schedule->stream;
-    return wtn_launch(&launch, local_kernel, &p);
+    return wtn_launch_early(&launch, local_kernel, &p);
 }

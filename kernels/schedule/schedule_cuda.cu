@@ -11,10 +11,12 @@
 
 #define SMALL_THREADS 1024
 #define THREADS       256
-/* What one block does alone: (token, k) up to SMALL_ENTRIES, peers and experts likewise. */
+/* What one block does alone, its tables in SMALL_WORDS of shared memory: (token, k) up to
+ * SMALL_ENTRIES, peers and experts likewise. */
 #define SMALL_ENTRIES 16384
 #define SMALL_PEERS   128
 #define SMALL_EXPERTS 4096
+#define SMALL_WORDS   (22 * 1024)
 /* Peers and experts up to which cursors and counters are in shared memory. */
 #define SHARED_PEERS   512
 #define SHARED_EXPERTS 4096
@@ -38,6 +40,7 @@ typedef struct schedule_params {
     wtn_replicas_t replicas;
     int64_t        token_count, part_tokens, round_tokens;
     uint32_t       expert_count, topk, peer_count, part_count, slot_count;
+    uint32_t       table_at; /* of one block: words of shared memory before its tables */
     int32_t        round_count;
     bool           reduced, shared_cursors, shared_experts;
     int64_t       *expert_token_counts, *pair_token_begin, *pair_row_begin, *send_token;
@@ -383,34 +386,51 @@ WTN_DEVICE void place_parts(const schedule_params_t &p)
 
 WTN_KERNEL(THREADS, 4) zero_kernel(WTN_PARAMS(schedule_params_t, p))
 {
+    wtn_grid_join();
     zero_experts(p);
 }
 
 WTN_KERNEL(THREADS, 4) count_kernel(WTN_PARAMS(schedule_params_t, p))
 {
+    wtn_grid_join();
     count_parts(p);
 }
 
 WTN_KERNEL(THREADS, 4) scan_kernel(WTN_PARAMS(schedule_params_t, p))
 {
+    wtn_grid_join();
     scan_parts(p);
 }
 
 WTN_KERNEL(SMALL_THREADS, 1) pairs_kernel(WTN_PARAMS(schedule_params_t, p))
 {
+    wtn_grid_join();
     begin_pairs(p);
 }
 
 WTN_KERNEL(THREADS, 4) place_kernel(WTN_PARAMS(schedule_params_t, p))
 {
+    wtn_grid_join();
     place_parts(p);
 }
 
-WTN_KERNEL(SMALL_THREADS, 1) small_kernel(WTN_PARAMS(schedule_params_t, p))
+WTN_KERNEL(SMALL_THREADS, 1) small_kernel(WTN_PARAMS(schedule_params_t, params))
 {
+    schedule_params_t p  = params;
+    const uint32_t    of = p.peer_count * p.part_count;
+    uint32_t         *at = (uint32_t *)wtn_shared() + p.table_at;
+
+    p.shared_cursors = true;
+    p.shared_experts = false; /* the table is there already */
+    p.table          = {at,
+                        at + of,
+                        nullptr,
+                        at + 2 * of,
+                        at + 2 * of + p.peer_count,
+                        at + 2 * of + 2 * p.peer_count};
     zero_experts(p);
-    count_parts(p); /* with a barrier before its end */
-    wtn_sync_block();
+    wtn_grid_join();
+    count_parts(p); /* with barriers at its begin and before its end */
     scan_parts(p);
     wtn_sync_block();
     begin_pairs(p);
@@ -503,34 +523,52 @@ static witan_status_t run_steps(wtn_launch_t launch, const schedule_params_t *p)
 
     launch.threads = THREADS;
     launch.blocks  = p->expert_count / THREADS + 1;
-    WTN_TRY(wtn_launch(&launch, zero_kernel, p));
+    WTN_TRY(wtn_launch_early(&launch, zero_kernel, p));
     launch.blocks       = blocks;
     launch.shared_bytes = shared_bytes(p, THREADS);
-    WTN_TRY(wtn_launch(&launch, count_kernel, p));
+    WTN_TRY(wtn_launch_early(&launch, count_kernel, p));
     launch.blocks       = (2 * p->peer_count + warps - 1) / warps;
     launch.shared_bytes = 0;
-    WTN_TRY(wtn_launch(&launch, scan_kernel, p));
+    WTN_TRY(wtn_launch_early(&launch, scan_kernel, p));
     launch.blocks       = 1;
     launch.threads      = SMALL_THREADS;
     launch.shared_bytes = WTN_SCAN_WORDS * sizeof(uint32_t);
-    WTN_TRY(wtn_launch(&launch, pairs_kernel, p));
+    WTN_TRY(wtn_launch_early(&launch, pairs_kernel, p));
     launch.blocks       = blocks;
     launch.threads      = THREADS;
     launch.shared_bytes = shared_bytes(p, THREADS);
-    WTN_TRY(wtn_launch(&launch, place_kernel, p));
+    WTN_TRY(wtn_launch_early(&launch, place_kernel, p));
     return WITAN_OK;
 
 fail:
     return status;
 }
 
+/* Words of shared memory of a block that does it alone: cursors of its warps, or what a scan wants,
+ * then the tables. */
+static size_t small_words(schedule_params_t *p, uint32_t warps)
+{
+    p->table_at = (uint32_t)wtn_max_i64(WTN_SCAN_WORDS, (int64_t)warps * 3 * p->peer_count);
+    return p->table_at + 2 * p->peer_count * (p->part_count + (size_t)1) + p->expert_count + 1;
+}
+
+/* Its warps: as many as there are parts, or more where experts are many. 0: too much for one. */
+static uint32_t small_warps(schedule_params_t *p)
+{
+    const int64_t  experts = wtn_min_i64(p->expert_count / 32, SMALL_THREADS / 32);
+    const uint32_t warps   = (uint32_t)wtn_max_i64(1, wtn_max_i64(p->part_count, experts));
+    const bool few = p->token_count * p->topk <= SMALL_ENTRIES && p->peer_count <= SMALL_PEERS &&
+                     p->expert_count <= SMALL_EXPERTS && warps <= SMALL_THREADS / 32;
+
+    return few && small_words(p, warps) <= SMALL_WORDS ? warps : 0;
+}
+
 extern "C" witan_status_t wtn_cuda_schedule(const wtn_schedule_args_t *args)
 {
-    const size_t needed = wtn_schedule_workspace_bytes(args->token_count, args->expert_count,
-                                                       args->topk, args->peer_count);
-    const bool   small  = args->token_count * args->topk <= SMALL_ENTRIES &&
-                       args->peer_count <= SMALL_PEERS && args->expert_count <= SMALL_EXPERTS;
+    const size_t      needed = wtn_schedule_workspace_bytes(args->token_count, args->expert_count,
+                                                            args->topk, args->peer_count);
     wtn_launch_t      launch = {};
+    uint32_t          warps;
     schedule_params_t params;
 
     if (args->workspace == NULL || args->workspace_bytes < needed) {
@@ -542,11 +580,12 @@ extern "C" witan_status_t wtn_cuda_schedule(const wtn_schedule_args_t *args)
     params        = params_of(args);
     launch.name   = "schedule";
     launch.stream = args->stream;
-    if (!small) {
+    warps         = small_warps(&params);
+    if (warps == 0) {
         return run_steps(launch, &params);
     }
     launch.blocks       = 1;
-    launch.threads      = SMALL_THREADS;
-    launch.shared_bytes = shared_bytes(&params, SMALL_THREADS);
-    return wtn_launch(&launch, small_kernel, &params);
+    launch.threads      = 32 * warps;
+    launch.shared_bytes = small_words(&params, warps) * sizeof(uint32_t);
+    return wtn_launch_early(&launch, small_kernel, &params);
 }

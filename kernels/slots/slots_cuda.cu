@@ -61,6 +61,7 @@ WTN_DEVICE int32_t run_of(const int64_t *begins, int32_t count, int64_t place)
 
 WTN_KERNEL(THREADS, 1) slots_kernel(WTN_PARAMS(wtn_slots_args_t, p))
 {
+    wtn_grid_join();
     for (int64_t i = (int64_t)wtn_block() * THREADS + wtn_thread(); i < p.count;
          i += (int64_t)wtn_block_count() * THREADS) {
         int64_t place = p.index[i], round;
@@ -88,5 +89,5 @@ witan_status_t wtn_cuda_slots(const wtn_slots_args_t *args)
 {
     wtn_launch_t launch = {"slots", blocks_for(args->count), 0, THREADS, 0, args->stream};
 
-    return wtn_launch(&launch, slots_kernel, args);
+    return wtn_launch_early(&launch, slots_kernel, args);
 }

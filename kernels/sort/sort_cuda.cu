@@ -244,21 +244,25 @@ WTN_DEVICE void place_parts(const sort_params_t &p)
 
 WTN_KERNEL(THREADS, 4) count_kernel(WTN_PARAMS(sort_params_t, p))
 {
+    wtn_grid_join();
     count_parts(p);
 }
 
 WTN_KERNEL(THREADS, 4) scan_kernel(WTN_PARAMS(sort_params_t, p))
 {
+    wtn_grid_join();
     scan_parts(p);
 }
 
 WTN_KERNEL(ONE_THREADS, 1) experts_kernel(WTN_PARAMS(sort_params_t, p))
 {
+    wtn_grid_join();
     scan_experts(p, (uint32_t *)wtn_shared());
 }
 
 WTN_KERNEL(THREADS, 4) place_kernel(WTN_PARAMS(sort_params_t, p))
 {
+    wtn_grid_join();
     place_parts(p);
 }
 
@@ -375,18 +379,18 @@ static witan_status_t run_steps(const wtn_sort_args_t *args, const sort_params_t
     launch.threads      = THREADS;
     launch.blocks       = blocks;
     launch.shared_bytes = params->shared_counters ? warps * params->expert_count * 4 : 0;
-    WTN_TRY(wtn_launch(&launch, count_kernel, params));
+    WTN_TRY(wtn_launch_early(&launch, count_kernel, params));
     launch.blocks       = (params->expert_count + warps - 1) / warps;
     launch.shared_bytes = 0;
-    WTN_TRY(wtn_launch(&launch, scan_kernel, params));
+    WTN_TRY(wtn_launch_early(&launch, scan_kernel, params));
     launch.blocks       = 1;
     launch.threads      = ONE_THREADS;
     launch.shared_bytes = WTN_SCAN_WORDS * 4;
-    WTN_TRY(wtn_launch(&launch, experts_kernel, params));
+    WTN_TRY(wtn_launch_early(&launch, experts_kernel, params));
     launch.threads      = THREADS;
     launch.blocks       = blocks;
     launch.shared_bytes = params->shared_counters ? warps * params->expert_count * 4 : 0;
-    WTN_TRY(wtn_launch(&launch, place_kernel, params));
+    WTN_TRY(wtn_launch_early(&launch, place_kernel, params));
     return WITAN_OK;
 
 fail:

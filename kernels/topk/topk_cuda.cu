@@ -470,6 +470,7 @@ WTN_DEVICE arrays_t arrays_at(const topk_params_t &p, char *memory)
 
 WTN_KERNEL(WARP_THREADS, 8) warp_kernel(WTN_PARAMS(topk_params_t, p))
 {
+    wtn_grid_wait();
     const uint32_t warps = WARP_THREADS / 32, warp = wtn_thread() >> 5;
     const arrays_t a = arrays_at(p, wtn_shared() + warp * p.array_bytes);
 
@@ -477,15 +478,18 @@ WTN_KERNEL(WARP_THREADS, 8) warp_kernel(WTN_PARAMS(topk_params_t, p))
          t += (int64_t)wtn_block_count() * warps) {
         route_token<false>(p, a, t);
     }
+    wtn_grid_release();
 }
 
 WTN_KERNEL(BLOCK_THREADS, 1) block_kernel(WTN_PARAMS(topk_params_t, p))
 {
+    wtn_grid_wait();
     const arrays_t a = arrays_at(p, p.workspace + wtn_block() * p.array_bytes);
 
     for (int64_t t = wtn_block(); t < p.token_count; t += wtn_block_count()) {
         route_token<true>(p, a, t);
     }
+    wtn_grid_release();
 }
 
 /* ---- the host's side ---- */
@@ -554,11 +558,11 @@ extern "C" witan_status_t wtn_cuda_topk(const wtn_topk_args_t *args)
         launch.threads      = WARP_THREADS;
         launch.blocks       = wtn_grid((args->token_count + warps - 1) / warps, 16, 0);
         launch.shared_bytes = (size_t)warps * params.array_bytes;
-        return wtn_launch(&launch, warp_kernel, &params);
+        return wtn_launch_early(&launch, warp_kernel, &params);
     }
     params.array_bytes  = array_bytes(args->expert_count, args->expert_count);
     launch.threads      = BLOCK_THREADS;
     launch.blocks       = wtn_grid(args->token_count, 1, 0);
     launch.shared_bytes = sizeof(scratch_t);
-    return wtn_launch(&launch, block_kernel, &params);
+    return wtn_launch_early(&launch, block_kernel, &params);
 }

@@ -377,6 +377,7 @@ static const schedule_case_t cases[] = {
     {70, 4097, 3, 2, 30, false, 0, 0},  {9000, 4, 2, 2, 9000, true, 1, 0},
     {40, 16, 3, 5, 7, false, 0, 4},     {100, 64, 8, 8, 9, true, 0, 3},
     {33, 60, 5, 7, 4, true, 1, 60},     {3000, 32, 8, 8, 500, true, 0, 2},
+    {200, 1700, 2, 128, 9, true, 0, 0}, {200, 1800, 2, 128, 9, false, 0, 0}, /* one block; more */
 };
 
 static void check_schedule(const schedule_case_t *c)

@@ -374,6 +374,7 @@ int main(void)
     time_topk(1, 128, 8, &softmax);
     time_topk(1024, 4096, 16, &softmax);
     time_gate(32768, 2048, 128);
+    time_gate(4096, 2048, 128);
     time_gate(16384, 7168, 256);
     time_gate(1024, 7168, 256);
     time_gate(64, 7168, 256);
@@ -385,7 +386,9 @@ int main(void)
     time_schedule(1, 7168, 256, 8, 8);
     time_sort(2097152, 256);
     time_sort(262144, 16);
-    time_sort(8192, 32);
+    time_sort(8192, 128);
+    time_sort(2048, 128);
+    time_sort(512, 128);
     time_sort(8, 128);
     return 0;
 }
