@@ -199,17 +199,17 @@ static witan_status_t read_ones(void *context, const witan_weight_slice_t *slice
 {
     (void)context;
     for (int64_t i = 0; i < slice->row_count * slice->col_count; i++) {
-        ((float *)out)[i] = 1.0f + 0x1p-20f * (float)(i % 4096);
+        wtn_store_float(out, slice->dtype, (size_t)i, 1.0f + 0x1p-20f * (float)(i % 4096));
     }
     return WITAN_OK;
 }
 
-static void time_gate(int64_t T, int64_t H, int32_t N)
+static void time_gate(int64_t T, int64_t H, int32_t N, witan_dtype_t weights)
 {
     const wtn_gate_spec_t spec = {.hidden_size  = H,
                                   .out_count    = N,
                                   .x_dtype      = WITAN_BF16,
-                                  .weight_dtype = WITAN_F32};
+                                  .weight_dtype = weights};
     wtn_gate_args_t       args = {.x           = numbers(WITAN_BF16, T * H, 5),
                                   .token_count = T,
                                   .logits      = array((size_t)(T * N) * 4)};
@@ -224,8 +224,9 @@ static void time_gate(int64_t T, int64_t H, int32_t N)
     both[0] = gate;
     both[1] = &args;
     seconds = median(run_gate, both);
-    (void)snprintf(name, sizeof(name), "gate T %" PRId64 " H %" PRId64 " E %d", T, H, N);
-    printf("%-44s %10.2f us %9.1f TFLOP/s of fp32\n", name, seconds * 1e6,
+    (void)snprintf(name, sizeof(name), "gate T %" PRId64 " H %" PRId64 " E %d of %s", T, H, N,
+                   witan_dtype_name(weights));
+    printf("%-44s %10.2f us %9.1f TFLOP/s\n", name, seconds * 1e6,
            2.0 * (double)(T * H) * N / seconds * 1e-12);
     (void)fflush(stdout);
     wtn_cuda_gate_destroy(gate);
@@ -373,16 +374,22 @@ int main(void)
     time_topk(128, 256, 8, &grouped);
     time_topk(1, 128, 8, &softmax);
     time_topk(1024, 4096, 16, &softmax);
-    time_gate(32768, 2048, 128);
-    time_gate(4096, 2048, 128);
-    time_gate(16384, 7168, 256);
-    time_gate(1024, 7168, 256);
-    time_gate(64, 7168, 256);
-    time_gate(1, 7168, 256);
-    time_gate(32768, 2048, 1);
+    for (int i = 0; i < 2; i++) {
+        const witan_dtype_t weights = i == 0 ? WITAN_BF16 : WITAN_F32;
+
+        time_gate(32768, 2048, 128, weights);
+        time_gate(4096, 2048, 128, weights);
+        time_gate(1024, 2048, 128, weights);
+        time_gate(16384, 7168, 256, weights);
+        time_gate(1024, 7168, 256, weights);
+        time_gate(64, 7168, 256, weights);
+        time_gate(1, 7168, 256, weights);
+        time_gate(32768, 2048, 1, weights);
+    }
     time_schedule(32768, 2048, 128, 8, 8);
     time_schedule(16384, 7168, 256, 8, 32);
     time_schedule(128, 7168, 256, 8, 8);
+    time_schedule(128, 2048, 128, 8, 1);
     time_schedule(1, 7168, 256, 8, 8);
     time_sort(2097152, 256);
     time_sort(262144, 16);
