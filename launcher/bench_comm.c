@@ -163,7 +163,7 @@ static witan_status_t make_layer(wtn_comm_bench_t *bench)
     bench->group.struct_bytes = sizeof(bench->group);
     bench->info.struct_bytes  = sizeof(bench->info);
     WTN_TRY(witan_group_query(bench->session->group, &bench->group));
-    WTN_TRY(wtn_session_agree(bench->session, make_data(bench, &config)));
+    WTN_TRY(wtn_session_agree_usage(bench->session, make_data(bench, &config)));
     weights = wtn_comm_data_weights(&bench->data);
     WTN_TRY(witan_layer_create(&bench->layer, bench->session->group, &config, &weights));
     WTN_TRY(witan_layer_info(bench->layer, &bench->info));

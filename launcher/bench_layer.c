@@ -128,7 +128,8 @@ static witan_status_t make_workload(bench_t *bench, workload_t *load)
         wtn_synthetic_fill(load->hidden, config->dtype, seed, 0, values, 1.0f);
         status = wtn_plan_options_check(&bench->options->plan, config->topk);
     }
-    if (status == WITAN_OK && bench->options->graph) {
+    WTN_TRY(wtn_session_agree_usage(bench->session, status));
+    if (bench->options->graph) {
         status = wtn_bench_graph_open(&load->graph, bench->backend);
     }
     WTN_TRY(wtn_session_agree(bench->session, status));
@@ -539,7 +540,7 @@ static witan_status_t make_layer(bench_t *bench)
         status = wtn_skew_open(&bench->skew, options->skew, bench->info.config.expert_count,
                                bench->info.config.topk, (uint64_t)options->seed);
     }
-    WTN_TRY(wtn_session_agree(bench->session, status));
+    WTN_TRY(wtn_session_agree_usage(bench->session, status));
     return wtn_tier_choose(bench->backend->tiers, bench->info.kernel_tier, bench->info.config.dtype,
                            &bench->tier);
 

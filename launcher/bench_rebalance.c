@@ -64,6 +64,10 @@ static witan_status_t fill_slots(bench_t *bench)
     bench->slot_count = (int32_t)bench->options->slot_count;
     if (bench->slot_count == 0) { /* a quarter more, the same number everywhere */
         bench->slot_count = (int32_t)(wtn_ceil_div(experts * 5, 4 * ranks) * ranks);
+    } else if (bench->slot_count < experts) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "--slots: expected 0 or at least the %" PRId64 " experts, found %" PRId32,
+                         experts, bench->slot_count);
     }
     bench->slot_expert = calloc((size_t)bench->slot_count, sizeof(*bench->slot_expert));
     if (bench->slot_expert == NULL) {
@@ -126,13 +130,16 @@ static witan_status_t make_layer(bench_t *bench)
     WTN_TRY(witan_group_query(bench->session->group, &bench->group));
     status = wtn_bench_model_open(&bench->model, &options->bench, &options->session);
     if (status == WITAN_OK) {
+        status = wtn_plan_options_check(&options->plan, bench->model.config.topk);
+    }
+    if (status == WITAN_OK) {
         status = fill_slots(bench);
     }
     if (status == WITAN_OK) {
         status = wtn_skew_open(&bench->skew, options->skew, bench->model.config.expert_count,
                                bench->model.config.topk, (uint64_t)options->seed);
     }
-    WTN_TRY(wtn_session_agree(bench->session, status));
+    WTN_TRY(wtn_session_agree_usage(bench->session, status));
     bench->model.config.slot_count  = bench->slot_count;
     bench->model.config.slot_expert = bench->slot_expert;
     WTN_TRY(witan_layer_create(&bench->layer, bench->session->group, &bench->model.config,

@@ -391,7 +391,8 @@ static witan_status_t run_check(check_t *check)
     WTN_TRY(wtn_session_share(session, &job.token_count, sizeof(job.token_count)));
     WTN_TRY(wtn_load_layer(session, &options->session, options->model, (int32_t)options->layer,
                            &job.layer));
-    WTN_TRY(wtn_session_agree(session, wtn_plan_options_check(&options->plan, check->config.topk)));
+    WTN_TRY(wtn_session_agree_usage(session,
+                                    wtn_plan_options_check(&options->plan, check->config.topk)));
     WTN_TRY(wtn_job_run(session, &job, &feed));
     check->hierarchy = job.hierarchy;
     witan_layer_destroy(job.layer); /* the one rank loads the whole block again */

@@ -106,6 +106,24 @@ static witan_status_t make_before(place_t *place)
     return WITAN_OK;
 }
 
+/* What only the file tells: the number of experts. */
+static witan_status_t check_shape(const place_t *place)
+{
+    const wtn_balance_shape_t *shape = &place->shape;
+
+    if (shape->slot_count < shape->expert_count) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "--slots: expected at least the %" PRId32 " experts of %s, found %" PRId32,
+                         shape->expert_count, place->table.name, shape->slot_count);
+    }
+    if (shape->group_count > shape->expert_count) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "--groups: expected at most the %" PRId32 " experts of %s, found %" PRId32,
+                         shape->expert_count, place->table.name, shape->group_count);
+    }
+    return wtn_balance_check(shape);
+}
+
 static witan_status_t place_make(place_t *place, const place_words_t *words)
 {
     size_t         experts, slots = (size_t)words->slot_count, ranks = (size_t)words->rank_count;
@@ -120,10 +138,7 @@ static witan_status_t place_make(place_t *place, const place_words_t *words)
         .node_count   = (int32_t)words->node_count,
         .rank_count   = (int32_t)words->rank_count,
     };
-    status = wtn_balance_check(&place->shape);
-    if (status != WITAN_OK) {
-        return wtn_error_prefix(status, "%s", place->table.name);
-    }
+    WTN_TRY(check_shape(place));
     if (words->current != NULL) {
         WTN_TRY(wtn_plan_table_read(&place->current, words->current));
         WTN_TRY(check_current(place));
@@ -236,6 +251,7 @@ static witan_status_t place_layer(place_t *place, int64_t layer)
 
     status = place_slots(place, load, layer);
     if (status != WITAN_OK) {
+        status = status == WITAN_E_ARGUMENT ? WITAN_E_FORMAT : status; /* the loads of that line */
         return wtn_error_prefix(status, "%s: line %" PRId64, place->table.name,
                                 place->table.lines[layer]);
     }
@@ -368,12 +384,13 @@ int wtn_plan_place(int argc, char **argv)
          WTN_OPT_FLAG("report", &words.report, "show the imbalance before and after on stderr"),
          WTN_OPT_TEXT("json", "FILE", NULL, &words.json, "also write loads and slots as JSON"),
     };
-    wtn_command_t command = {.name    = "plan place",
-                             .summary = "Place the experts of each layer and their replicas by "
-                                        "load; prints a layer a line, the expert of each slot.",
-                             .options = table,
-                             .option_count = WTN_COUNT_OF(table)};
-    bool          help;
+    wtn_command_t  command = {.name    = "plan place",
+                              .summary = "Place the experts of each layer and their replicas by "
+                                          "load; prints a layer a line, the expert of each slot.",
+                              .options = table,
+                              .option_count = WTN_COUNT_OF(table)};
+    witan_status_t status;
+    bool           help;
 
     if (wtn_options_parse(&command, argc, argv, &help) != WITAN_OK) {
         return wtn_session_refuse("%s", witan_last_error());
@@ -387,9 +404,10 @@ int wtn_plan_place(int argc, char **argv)
     if (wtn_launcher_rank() != 0) { /* under mpirun, one rank does it */
         return 0;
     }
-    if (place_all(&words) != WITAN_OK) {
+    status = place_all(&words);
+    if (status != WITAN_OK) {
         (void)fprintf(stderr, "witan: %s\n", witan_last_error());
-        return 1;
+        return status == WITAN_E_ARGUMENT ? 2 : 1;
     }
     return 0;
 }

@@ -498,12 +498,13 @@ int wtn_plan_scale(int argc, char **argv)
              WTN_OPT_TEXT("json", "FILE", NULL, &words.json, "also write all points as JSON"),
              WTN_OPT_TEXT("csv", "FILE", NULL, &words.csv, "also write all points as CSV"),
     };
-    wtn_command_t command = {.name    = "plan scale",
-                             .summary = "Predict the time of a layer, what limits it, its traffic "
-                                        "and memory by number of nodes.",
-                             .options = table,
-                             .option_count = WTN_COUNT_OF(table)};
-    bool          help;
+    wtn_command_t  command = {.name    = "plan scale",
+                              .summary = "Predict the time of a layer, what limits it, its traffic "
+                                          "and memory by number of nodes.",
+                              .options = table,
+                              .option_count = WTN_COUNT_OF(table)};
+    witan_status_t status;
+    bool           help;
 
     if (wtn_options_parse(&command, argc, argv, &help) != WITAN_OK) {
         return wtn_session_refuse("%s", witan_last_error());
@@ -517,9 +518,10 @@ int wtn_plan_scale(int argc, char **argv)
     if (wtn_scale_check_words(&words, &search.wish, &plan.disturbance) != WITAN_OK) {
         return wtn_session_refuse("%s", witan_last_error());
     }
-    if (run(&search, &command) != WITAN_OK) {
+    status = run(&search, &command);
+    if (status != WITAN_OK) {
         (void)fprintf(stderr, "witan: %s\n", witan_last_error());
-        return 1;
+        return status == WITAN_E_ARGUMENT ? 2 : 1;
     }
     return 0;
 }

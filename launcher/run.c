@@ -253,7 +253,7 @@ static witan_status_t run_layer(wtn_session_t *session, run_t *run)
     WTN_TRY(wtn_session_share(session, &job.token_count, sizeof(job.token_count)));
     WTN_TRY(wtn_load_layer(session, &options->session, options->model, (int32_t)options->layer,
                            &job.layer));
-    WTN_TRY(wtn_session_agree(session, prepare(run, &job)));
+    WTN_TRY(wtn_session_agree_usage(session, prepare(run, &job)));
     WTN_TRY(wtn_job_run(session, &job, &feed));
     WTN_TRY(deliver(session, run, &job));
 

@@ -187,7 +187,7 @@ witan_status_t wtn_session_agree(wtn_session_t *session, witan_status_t status)
 
 witan_status_t wtn_session_agree_usage(wtn_session_t *session, witan_status_t status)
 {
-    return agree(session, status, status != WITAN_OK);
+    return agree(session, status, status == WITAN_E_ARGUMENT);
 }
 
 static volatile sig_atomic_t woken; /* this process was stopped, and goes on */
@@ -272,7 +272,7 @@ static witan_status_t agree_options(wtn_session_t *session, const wtn_command_t 
 {
     wtn_field_t fields[WTN_OPTION_COUNT_MAX + 1];
 
-    status = wtn_session_agree_usage(session, status);
+    status = agree(session, status, status != WITAN_OK);
     if (status != WITAN_OK) {
         return status;
     }
@@ -300,7 +300,7 @@ static witan_status_t check_names(wtn_session_t *session, const wtn_session_opti
         /* every tier has BF16; a block's own dtype is checked when it is known */
         status = wtn_tier_choose(backend->tiers, options->kernel_tier, WITAN_BF16, &tier);
     }
-    return agree(session, status, status == WITAN_E_ARGUMENT);
+    return wtn_session_agree_usage(session, status);
 }
 
 /* Ranks called wrongly or differently could not agree on a group of the options' kind: a plain one

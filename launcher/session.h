@@ -73,7 +73,8 @@ witan_status_t wtn_session_begin(wtn_session_t *session, const wtn_command_t *co
 /* End a phase: WITAN_OK if all ranks pass WITAN_OK, else the fault of one of them. Collective. */
 witan_status_t wtn_session_agree(wtn_session_t *session, witan_status_t status);
 
-/* Like wtn_session_agree for faults of usage: the exit status becomes 2. Collective. */
+/* Like wtn_session_agree where words of the command line are judged: with WITAN_E_ARGUMENT on any
+ * rank the exit status becomes 2. Collective. */
 witan_status_t wtn_session_agree_usage(wtn_session_t *session, witan_status_t status);
 
 /* Give all ranks what rank 0 has in `data`. Collective. */

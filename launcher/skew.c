@@ -278,11 +278,11 @@ witan_status_t wtn_skew_open(wtn_skew_t **out, const char *text, int32_t expert_
     witan_status_t status;
 
     *out = NULL;
-    WTN_TRY(wtn_skew_check("skew", text));
+    WTN_TRY(wtn_skew_check("--skew", text));
     (void)parse_word(text, &word);
     if (word.kind == SKEW_HOT && word.hot >= expert_count) {
         return WTN_ERROR(WITAN_E_ARGUMENT,
-                         "skew '%s': expected an expert from 0 to %" PRId32 ", found %" PRId32,
+                         "--skew %s: expected an expert from 0 to %" PRId32 ", found %" PRId32,
                          text, expert_count - 1, word.hot);
     }
     skew = calloc(1, sizeof(*skew));

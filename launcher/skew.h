@@ -26,8 +26,8 @@ typedef struct wtn_skew wtn_skew_t;
 /* Is `text` one of the words above? Reads no file. WITAN_E_ARGUMENT names `option`. */
 witan_status_t wtn_skew_check(const char *option, const char *text);
 
-/* WITAN_E_ARGUMENT for `text`; WITAN_E_IO, WITAN_E_FORMAT for a trace, naming file and place.
- * 1 <= topk <= expert_count. Local. */
+/* `text` of --skew: WITAN_E_ARGUMENT naming it; WITAN_E_IO, WITAN_E_FORMAT for a trace, naming file
+ * and place. 1 <= topk <= expert_count. Local. */
 witan_status_t wtn_skew_open(wtn_skew_t **out, const char *text, int32_t expert_count, int32_t topk,
                              uint64_t seed);
 void           wtn_skew_close(wtn_skew_t *skew); /* NULL is allowed */

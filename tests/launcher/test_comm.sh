@@ -90,7 +90,8 @@ fails 0 2 "--topk: expected at most --experts 4, found 5" bench comm --experts 4
 fails 0 2 "name the same file" bench comm --json "$work/same" --csv "$work/same"
 fails 0 2 "name the same file" bench comm --skew "trace:$work/ids" --csv "$work/ids"
 fails 0 1 "ids:1: expected 8 integers" bench comm --skew "trace:$work/ids"
-fails 0 1 "expected an expert from 0 to 63, found 64" bench comm --skew hot:64
+fails 0 2 "--skew hot:64: expected an expert from 0 to 63" bench comm --skew hot:64
+fails 2 2 "--budget-rows: expected" bench comm --budget-rows 1
 
 # Bytes changed on their way out (2: tokens) or back (3: rows) are wrong tokens.
 for tag in 2 3; do

@@ -88,10 +88,10 @@ bad 2 "config.json: cannot be opened: No such file" "${long#"$work/"}"
 bad 2 "x: cannot be opened: No such file" good "$long/x"
 
 # ---- options that only the layer can judge ----
-fails 2 1 "--budget-rows: expected 0 or at least the layer's K" run --model "$work/good" \
+fails 2 2 "--budget-rows: expected 0 or at least the layer's K" run --model "$work/good" \
     --layer "$layer" --input "$input" --output "$work/out" --budget-rows 1
-fails 0 1 "--budget-rows: expected" check --model "$work/good" --layer "$layer" --budget-rows 1
-fails 2 1 "--budget-rows: expected" bench layer --model "$work/good" --layer "$layer" --tokens 2 \
+fails 0 2 "--budget-rows: expected" check --model "$work/good" --layer "$layer" --budget-rows 1
+fails 2 2 "--budget-rows: expected" bench layer --model "$work/good" --layer "$layer" --tokens 2 \
     --budget-rows 1
 
 # ---- a dense layer ----

@@ -103,9 +103,9 @@ place="plan place --slots 16 --groups 4 --nodes 2 --gpus 8 --load"
     fails 0 1 "standard input: line 1, number 1" $place - <<<"x"
     fails 0 1 "$work/no/such: " $place "$work/no/such"
     fails 0 1 "$work: " $place "$work"
-    fails 2 1 "$load: slots: expected at least one for each of 12 experts" \
+    fails 2 2 "--slots: expected at least the 12 experts of $load, found 11" \
         plan place --load "$load" --slots 11 --gpus 2
-    fails 0 1 "$load: groups: expected 1 to 12 (the experts), found 13" \
+    fails 0 2 "--groups: expected at most the 12 experts of $load, found 13" \
         plan place --load "$load" --slots 16 --gpus 2 --groups 13
 
     current() { # TEXT CONTENT

@@ -46,9 +46,9 @@ refused 2 "--congestion: expected"             --machine h200-ib --congestion 1 
 refused 2 "beside --simulate"                  --machine h200-ib --slow-rank 1
 refused 2 "--skew"                             --machine h200-ib --skew zipfy
 refused 1 "no-such: expected a machine file"   --machine no-such --nodes 1
-refused 1 "--topk: expected at most"           --machine h200-ib --experts 2 --topk 3
-refused 1 "--experts contradicts --model"      --machine h200-ib --experts 2 --model x
-refused 1 "divides"                            --machine h200-ib --nodes 1 --mode ep3xtp1
+refused 2 "--topk: expected at most"           --machine h200-ib --experts 2 --topk 3
+refused 2 "--experts contradicts --model"      --machine h200-ib --experts 2 --model x
+refused 2 "divides"                            --machine h200-ib --nodes 1 --mode ep3xtp1
 sed 's/"step_s": 80e-6/"step_s": -1/' "$fixtures/../../share/machines/h200-ib.json" >"$work/bad.json"
 refused 1 "bad.json: step_s: expected a number from 0, found -1" --machine "$work/bad.json"
 finish
