@@ -145,6 +145,12 @@ static witan_status_t make_data(wtn_comm_bench_t *bench, witan_layer_config_t *c
     witan_status_t            status;
 
     WTN_TRY(make_config(options, config));
+    bench->row_bytes = (size_t)config->hidden_size * witan_dtype_bytes(config->dtype);
+    if (options->tokens.count == 0 && options->end_bytes < (int64_t)bench->row_bytes) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "--end: expected at least the %zu bytes of a token, found %" PRId64,
+                         bench->row_bytes, options->end_bytes);
+    }
     WTN_TRY(wtn_plan_options_check(&options->plan, config->topk));
     WTN_TRY(wtn_skew_open(&bench->skew, options->skew, config->expert_count, config->topk,
                           (uint64_t)options->seed));
@@ -167,7 +173,6 @@ static witan_status_t make_layer(wtn_comm_bench_t *bench)
     weights = wtn_comm_data_weights(&bench->data);
     WTN_TRY(witan_layer_create(&bench->layer, bench->session->group, &config, &weights));
     WTN_TRY(witan_layer_info(bench->layer, &bench->info));
-    bench->row_bytes = (size_t)config.hidden_size * witan_dtype_bytes(config.dtype);
     WTN_TRY(wtn_session_agree(bench->session, find_owners(bench)));
     WTN_TRY(find_nodes(bench));
     WTN_TRY(wtn_session_agree(bench->session, split(bench)));
@@ -209,14 +214,19 @@ fail:
 static witan_status_t run_sizes(wtn_comm_bench_t *bench, wtn_comm_result_t *result)
 {
     const wtn_comm_options_t *options = bench->options;
-    int64_t                   size    = options->begin_bytes;
-    witan_status_t            status  = WITAN_OK;
+    int64_t                   size = options->begin_bytes, measured = 0;
+    witan_status_t            status = WITAN_OK;
 
     for (int32_t i = 0; i < options->tokens.count; i++) {
         WTN_TRY(run_size(bench, options->tokens.values[i], result));
     }
     while (options->tokens.count == 0 && size <= options->end_bytes) {
-        WTN_TRY(run_size(bench, size / (int64_t)bench->row_bytes, result));
+        int64_t count = wtn_max_i64(size / (int64_t)bench->row_bytes, 1);
+
+        if (count != measured) { /* sizes within the same token are one */
+            WTN_TRY(run_size(bench, count, result));
+            measured = count;
+        }
         if (size > options->end_bytes / options->factor) {
             break;
         }
@@ -274,8 +284,9 @@ int wtn_bench_comm(int argc, char **argv)
     wtn_comm_options_t   options = {0};
     wtn_bench_options_t *shape   = &options.bench;
     wtn_option_t         table[] = {
-                SIZE_OPTION("begin", 'b', "64K", &options.begin_bytes,
-                            "first size: bytes of the tokens of a rank; K, M, G: powers of 1024"),
+                SIZE_OPTION(
+                    "begin", 'b', "64K", &options.begin_bytes,
+                    "first size: bytes of the tokens of a rank, at least one; K, M, G: powers of 1024"),
                 SIZE_OPTION("end", 'e', "16M", &options.end_bytes, "no size beyond this one"),
                 COUNT_OPTION("factor", 'f', "4", 2, &options.factor, "from one size to the next"),
                 WTN_OPT_LIST("tokens", NULL, 0, 1 << 24, &options.tokens,

@@ -57,6 +57,12 @@ done
 grep -q '"schema": "witan.traffic/1"' "$work/t.json" || wrong "traffic: $(cat "$work/t.json")"
 [ "$(grep -cE '^ +0,?$' "$work/t.json")" -eq 6 ] || wrong "traffic to oneself: $(cat "$work/t.json")"
 [ "$(grep -cE '^ +[0-9]+,?$' "$work/t.json")" -eq 18 ] || wrong "traffic: $(cat "$work/t.json")"
+# Sizes of less than a token are one token; those of the same number of tokens are one line.
+works 0 bench comm "${shape[@]}" -b 1 -e 200 -f 2
+rows 1
+works 0 bench comm "${shape[@]}" -b 10 -e 400 -f 2
+[ "$(grep -v '^#' "$work/stdout" | awk '{ print $1, $2 }' | tr '\n' ' ')" = "80 1 160 2 320 4 " ] ||
+    wrong "small sizes: $(cat "$work/stdout")"
 works 0 bench comm "${shape[@]}" --tokens 0,5
 rows 2
 grep -v '^#' "$work/stdout" | awk '$8 != "-" || $9 != "-" { exit 1 }' ||
@@ -82,6 +88,7 @@ works 2 bench comm --experts 6 --topk 3 --hidden 40 -n 1 --tokens 6 --skew balan
 # Usage
 fails 0 2 "--begin: expected bytes from 1 to" bench comm -b 3X
 fails 0 2 "--begin: expected at most --end 1024, found 2048" bench comm -b 2K -e 1K
+fails 0 2 "--end: expected at least the 80 bytes of a token, found 79" bench comm "${shape[@]}" -b 1 -e 79
 fails 0 2 "--begin contradicts --tokens" bench comm -b 2K --tokens 1
 fails 0 2 "--skew: expected uniform" bench comm --skew zipf
 fails 0 2 "--backend: expected auto or host" bench comm --backend cuda
