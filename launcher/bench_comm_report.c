@@ -62,11 +62,11 @@ void wtn_comm_print_header(const wtn_comm_bench_t *bench)
            " iteration%s\n",
            config->expert_count, config->topk, config->hidden_size, witan_dtype_name(config->dtype),
            options->plan.combine == WITAN_COMBINE_REDUCED ? "reduced" : "exact", options->skew,
-           options->seed, bench->group.size, bench->group.size == 1 ? "" : "s",
+           options->seed, bench->group.size, wtn_plural(bench->group.size),
            bench->group.expert_parallel, bench->group.data_parallel, bench->node_count,
-           bench->node_count == 1 ? "" : "s", bench->group.thread_count,
-           bench->group.thread_count == 1 ? "" : "s", bench->group.transport,
-           options->bench.iteration_count, options->bench.iteration_count == 1 ? "" : "s");
+           wtn_plural(bench->node_count), bench->group.thread_count,
+           wtn_plural(bench->group.thread_count), bench->group.transport,
+           options->bench.iteration_count, wtn_plural(options->bench.iteration_count));
     printf("# size: bytes of the tokens of a rank; times: median and 99th percentile over "
            "iterations of the slowest rank, us\n");
     printf("# GB/s (1e9) of a rank, mean. logical: tokens x different ranks of a token x row, own "

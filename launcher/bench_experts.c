@@ -303,9 +303,9 @@ static void print_header(const experts_t *experts)
            " thread%s, %" PRId64 " iteration%s\n",
            config->expert_count, config->hidden_size, config->inter_size,
            witan_dtype_name(config->dtype), experts->backend->name, wtn_tier_name(experts->tier),
-           experts->thread_count, experts->thread_count == 1 ? "" : "s",
+           experts->thread_count, wtn_plural(experts->thread_count),
            experts->options->bench.iteration_count,
-           experts->options->bench.iteration_count == 1 ? "" : "s");
+           wtn_plural(experts->options->bench.iteration_count));
     printf("# peak: %s; GB/s: weights read once per call; read: an array "
            "beyond the caches; all measured in turns; %%roof: of the least time that peak and read "
            "allow\n",

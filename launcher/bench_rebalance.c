@@ -394,18 +394,20 @@ static void print_header(const bench_t *bench)
     if (bench->session->rank != 0) {
         return;
     }
-    printf("# witan bench rebalance: E %" PRId32 " in %" PRId32 " slots, K %" PRId32 ", H %" PRId64
-           ", I %" PRId64 ", %s, %s %s, %" PRId32 " ranks (ep %" PRId32 ", tp %" PRId32
-           ", dp %" PRId32 ") x %" PRId32 " threads, %s\n",
-           config->expert_count, bench->slot_count, config->topk, config->hidden_size,
-           config->inter_size, witan_dtype_name(config->dtype), bench->info.backend,
-           bench->info.kernel_tier, bench->group.size, bench->group.expert_parallel,
+    printf("# witan bench rebalance: E %" PRId32 " in %" PRId32 " slot%s, K %" PRId32 ", H %" PRId64
+           ", I %" PRId64 ", %s, %s %s, %" PRId32 " rank%s (ep %" PRId32 ", tp %" PRId32
+           ", dp %" PRId32 ") x %" PRId32 " thread%s, %s\n",
+           config->expert_count, bench->slot_count, wtn_plural(bench->slot_count), config->topk,
+           config->hidden_size, config->inter_size, witan_dtype_name(config->dtype),
+           bench->info.backend, bench->info.kernel_tier, bench->group.size,
+           wtn_plural(bench->group.size), bench->group.expert_parallel,
            bench->group.tensor_parallel, bench->group.data_parallel, bench->group.thread_count,
-           bench->group.transport);
-    printf("# %" PRId64 " tokens of each rank, routed by %s, seed %" PRId64 "; at most %" PRId64
-           " bytes under way each way, a commit every %" PRId64 " steps\n",
-           bench->options->token_count, bench->options->skew, bench->options->seed,
-           bench->options->step_bytes, bench->options->commit_every);
+           wtn_plural(bench->group.thread_count), bench->group.transport);
+    printf("# %" PRId64 " token%s of each rank, routed by %s, seed %" PRId64 "; at most %" PRId64
+           " bytes under way each way, a commit every %" PRId64 " step%s\n",
+           bench->options->token_count, wtn_plural(bench->options->token_count),
+           bench->options->skew, bench->options->seed, bench->options->step_bytes,
+           bench->options->commit_every, wtn_plural(bench->options->commit_every));
     printf("# times: of the slowest rank; moving: with advance and commit; experts: median; "
            "imbalance: max / mean of rows over ranks\n"
            "# #wrong: steps whose output differs by a bit from the first one's\n");

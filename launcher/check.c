@@ -330,8 +330,8 @@ static witan_status_t compare(check_t *check)
     WTN_TRY(compute_reference(check, &differ_count));
     printf("# check: %" PRId64 " token%s, layer %" PRId64 ", %" PRId32 " rank%s (ep %" PRId32
            ", tp %" PRId32 "), %s, %s, %s\n",
-           check->token_count, check->token_count == 1 ? "" : "s", check->options->layer,
-           check->session->size, check->session->size == 1 ? "" : "s", group->expert_parallel,
+           check->token_count, wtn_plural(check->token_count), check->options->layer,
+           check->session->size, wtn_plural(check->session->size), group->expert_parallel,
            group->tensor_parallel, witan_dtype_name(check->config.dtype),
            check->options->plan.combine == WITAN_COMBINE_EXACT ? "exact" : "reduced",
            wtn_hierarchy_name(check->hierarchy));

@@ -49,8 +49,8 @@ static void print_node(const wtn_machine_t *machine)
     printf("  %-13s %s\n", "processor", machine->cpu);
     printf("  %-13s %" PRId32 "\n", "packages", machine->package_count);
     printf("  %-13s %" PRId32 "\n", "NUMA nodes", machine->numa_count);
-    printf("  %-13s %" PRId32 " (%" PRId32 " hardware threads)\n", "cores", machine->core_count,
-           machine->pu_count);
+    printf("  %-13s %" PRId32 " (%" PRId32 " hardware thread%s)\n", "cores", machine->core_count,
+           machine->pu_count, wtn_plural(machine->pu_count));
     print_bytes("memory", machine->memory_bytes);
     print_bytes("L2 cache", machine->l2_bytes);
     print_bytes("L3 cache", machine->l3_bytes);
@@ -81,7 +81,7 @@ static void print_ranks(const place_t *places, int32_t count)
 
     printf("%" PRId32 " rank%s: expert parallel %" PRId32 " x tensor parallel %" PRId32
            " x data parallel %" PRId32 ", transport %s\n",
-           count, count == 1 ? "" : "s", first->expert_parallel, first->tensor_parallel,
+           count, wtn_plural(count), first->expert_parallel, first->tensor_parallel,
            first->data_parallel, first->transport);
     printf("  %4s  %-20s %-8s %7s %5s  %-15s  %s\n", "rank", "node", "local", "threads", "cores",
            "binding", "hardware threads");

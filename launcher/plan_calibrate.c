@@ -241,10 +241,12 @@ static witan_status_t write_machine(const wtn_calibrate_t *calibrate)
 
     WTN_TRY(wtn_machine_query(&host));
     (void)snprintf(comment, sizeof(comment),
-                   "witan plan calibrate on %s, %s: %" PRId32 " ranks of %" PRId64
-                   " threads on %" PRId32 " nodes%s; links inside a node %s, between nodes %s",
-                   host.host, host.cpu, calibrate->session->size, calibrate->machine.threads,
-                   ranks->node_count,
+                   "witan plan calibrate on %s, %s: %" PRId32 " rank%s of %" PRId64
+                   " thread%s on %" PRId32 " node%s%s; links inside a node %s, between nodes %s",
+                   host.host, host.cpu, calibrate->session->size,
+                   wtn_plural(calibrate->session->size), calibrate->machine.threads,
+                   wtn_plural(calibrate->machine.threads), ranks->node_count,
+                   wtn_plural(ranks->node_count),
                    ranks->one_host && ranks->node_count > 1 ? ", all of one host" : "",
                    ranks->mate >= 0                 ? "measured"
                    : calibrate->words->base != NULL ? "those of --base"

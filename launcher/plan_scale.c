@@ -312,8 +312,8 @@ static witan_status_t simulate(search_t *search, wtn_scale_point_t *point)
 
     if (plan->disturbance.slow_rank >= mode.rank_count) {
         return WTN_ERROR(WITAN_E_ARGUMENT,
-                         "--slow-rank: expected below the %" PRId32 " ranks, found %" PRId32,
-                         mode.rank_count, plan->disturbance.slow_rank);
+                         "--slow-rank: expected below the %" PRId32 " rank%s, found %" PRId32,
+                         mode.rank_count, wtn_plural(mode.rank_count), plan->disturbance.slow_rank);
     }
     mode.chunk_count = 1;
     WTN_TRY(wtn_scale_load_make(&load, &plan->shape, mode.ep, domain_size(plan, &mode),
@@ -345,9 +345,10 @@ static witan_status_t search_nodes(search_t *search, int64_t node_count, bool st
     WTN_TRY(search_foldings(search, &point));
     if (plan->point_count == first) {
         return WTN_ERROR(WITAN_E_ARGUMENT,
-                         "--mode: expected one that divides the %" PRId32 " ranks of %" PRId64
-                         " nodes, found '%s'",
-                         point.mode.rank_count, node_count, words->mode);
+                         "--mode: expected one that divides the %" PRId32 " rank%s of %" PRId64
+                         " node%s, found '%s'",
+                         point.mode.rank_count, wtn_plural(point.mode.rank_count), node_count,
+                         wtn_plural(node_count), words->mode);
     }
     for (size_t i = first + 1; i < plan->point_count; i++) {
         best = better(&plan->points[i], &plan->points[best]) ? i : best;

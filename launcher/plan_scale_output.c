@@ -82,11 +82,13 @@ static void print_header(const wtn_scale_plan_t *plan)
     const witan_layer_config_t *config = &plan->config;
 
     printf("# witan plan scale: E %" PRId32 ", K %" PRId32 ", H %" PRId64 ", I %" PRId64
-           ", shared %" PRId64 ", %s, routing %s, on %s (%" PRId64 " ranks and %" PRId64
-           " NICs a node)\n",
+           ", shared %" PRId64 ", %s, routing %s, on %s (%" PRId64 " rank%s and %" PRId64
+           " NIC%s a node)\n",
            config->expert_count, config->topk, config->hidden_size, config->inter_size,
            config->shared_inter_size, witan_dtype_name(config->dtype), plan->words->skew,
-           plan->machine.name, plan->machine.ranks_per_node, plan->machine.nics_per_node);
+           plan->machine.name, plan->machine.ranks_per_node,
+           wtn_plural(plan->machine.ranks_per_node), plan->machine.nics_per_node,
+           wtn_plural(plan->machine.nics_per_node));
     printf("# tokens: of each rank; time and phases of a step in us, what stands in the way only; "
            "imbal: max / mean of rows over ranks\n");
     printf("# inside, between: GB that all ranks send inside nodes and between them; memory: GB of "

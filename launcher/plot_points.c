@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "core/util.h"
 #include "launcher/plot_points.h"
+#include "launcher/session.h"
 
 #define NAME_LETTERS 28 /* of a source, so that what follows stays */
 #define POINTS_MAX   100000
@@ -382,7 +383,7 @@ static int by_ranks(const void *left, const void *right)
 
 void wtn_case_text(const wtn_case_t *one, char text[48])
 {
-    (void)snprintf(text, 48, "%" PRId64 " token%s %s", one->tokens, one->tokens == 1 ? "" : "s",
+    (void)snprintf(text, 48, "%" PRId64 " token%s %s", one->tokens, wtn_plural(one->tokens),
                    one->strong ? "in all" : "per rank");
 }
 

@@ -174,8 +174,8 @@ static witan_status_t print_summary(wtn_session_t *session, const run_options_t 
     WTN_TRY(witan_layer_info(job->layer, &layer));
     printf("%" PRId64 " token%s, %s layer %" PRId64 ", %" PRId32 " rank%s (ep %" PRId32
            ", tp %" PRId32 ", dp %" PRId32 "), %s %s, %s, %s, %.3f s\n",
-           job->token_count, job->token_count == 1 ? "" : "s", layer.family, options->layer,
-           group.size, group.size == 1 ? "" : "s", group.expert_parallel, group.tensor_parallel,
+           job->token_count, wtn_plural(job->token_count), layer.family, options->layer, group.size,
+           wtn_plural(group.size), group.expert_parallel, group.tensor_parallel,
            group.data_parallel, layer.backend, layer.kernel_tier, group.transport,
            wtn_hierarchy_name(job->hierarchy), job->seconds);
     if (options->stats) {

@@ -218,7 +218,7 @@ static witan_status_t fold(const wtn_session_options_t *options, int32_t size,
         return WTN_ERROR(WITAN_E_ARGUMENT,
                          "--ep %" PRId64 " --tp %" PRId64 ": expected a product that divides the "
                          "number of ranks, found %" PRId32 " rank%s",
-                         ep, tp, size, size == 1 ? "" : "s");
+                         ep, tp, size, wtn_plural(size));
     }
     config->expert_parallel = (int32_t)ep;
     config->tensor_parallel = (int32_t)tp;
@@ -439,7 +439,7 @@ static void name_lost(const wtn_session_t *session, const wtn_request_t *request
         return; /* slow, not lost: the text stands */
     }
     (void)snprintf(text + used, text_bytes - used, "%snot heard from rank%s %s within %g s",
-                   at != NULL ? "" : "; ", count == 1 ? "" : "s", list,
+                   at != NULL ? "" : "; ", wtn_plural(count), list,
                    (double)session->comm->timeout_ns / 1e9);
 }
 

@@ -84,6 +84,12 @@ witan_status_t wtn_session_share(wtn_session_t *session, void *data, size_t byte
  * a lost peer it does not return: MPI could not be ended without waiting for that peer. */
 int wtn_session_end(wtn_session_t *session, witan_status_t status);
 
+/* What a count puts behind the word for what it counts. */
+static inline const char *wtn_plural(int64_t count)
+{
+    return count == 1 ? "" : "s";
+}
+
 /* Results must have arrived where standard output leads. WITAN_E_IO. */
 witan_status_t wtn_results_flush(void);
 

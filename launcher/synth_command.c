@@ -62,7 +62,7 @@ static void print_summary(const wtn_synth_block_t *block, const synth_words_t *w
     }
     printf("; %s, %zu tensors, %.1f MiB in %zu file%s\n", wtn_synth_storage_name(block->storage),
            result->tensor_count, (double)result->tensor_bytes * 0x1p-20, result->file_count,
-           result->file_count == 1 ? "" : "s");
+           wtn_plural((int64_t)result->file_count));
     printf("witan run --model %s --layer %" PRId32
            " --input %s/input.safetensors --output output.safetensors\n",
            words->folder, block->preset->layer_index, words->folder);

@@ -54,6 +54,7 @@ key "$work/r.json" '"slots": 9'
 imbalance() { sed -nE "s/^ +$1 +.* ([0-9.]+) +[0-9.]+ +0$/\1/p" "$work/stdout"; }
 awk "BEGIN { exit !($(imbalance after) < $(imbalance before)) }" ||
     wrong "bench rebalance: $(cat "$work/stdout")"
+grep -q ' 3 ranks (.* x 1 thread, ' "$work/stdout" || wrong "one of each: $(head -1 "$work/stdout")"
 fails 2 2 "--slots: expected 0 or at least the 7 experts, found 6" bench rebalance --experts 7 \
     --slots 6 --hidden 64 --inter 32
 fails 0 2 "--budget-rows: expected" bench rebalance --budget-rows 1 --hidden 64 --inter 32

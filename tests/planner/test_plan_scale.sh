@@ -35,6 +35,10 @@ plan --machine h200-ib --experts 64 --topk 4 --nodes 2 --mode ep --scaling weak 
     --simulate --slow-rank 3 --slow-factor 3 >"$work/x.txt" || wrong "plan scale --simulate"
 grep -q simulated "$work/x.txt" || wrong "no simulated column"
 
+# One of each is one.
+plan --machine h200-ib --ranks-per-node 1 --nodes 2 --scaling weak | grep -q '(1 rank and 1 NIC a node)' ||
+    wrong "one rank and one NIC"
+
 plan --published | grep -q 'UCCL-EP' || wrong "--published"
 
 refused 2 "--machine: expected"                --nodes 1

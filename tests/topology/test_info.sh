@@ -25,7 +25,7 @@ ranks() {
 
 alone=$("$witan" info)
 expect "$alone" "^witan [0-9]+\.[0-9]+\.[0-9]+$" "^node $(hostname | cut -c1-63)$" \
-    '^  cores +[0-9]+ \([0-9]+ hardware threads\)$' '^1 rank: .*transport self$' \
+    '^  cores +[0-9]+ \([0-9]+ hardware threads?\)$' '^1 rank: .*transport self$' \
     '^  host +available$' '^  cuda +(available|not available: (built without CUDA|no .+))$' \
     '^  self +available$' '^  mpi +not available: MPI is not initialised' \
     '^  nccl +(available|not available: .+)$' '^  scalar +available$' '^  avx512_bf16 +(available|not available: .+)$' \
