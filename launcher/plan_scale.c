@@ -218,18 +218,30 @@ static witan_status_t add_point(wtn_scale_plan_t *plan, const wtn_scale_point_t 
     return WITAN_OK;
 }
 
+/* What two levels lack in a group of this load: WTN_SCALE_FLAT_FREE if nothing. */
+static wtn_scale_flat_t find_flat(const wtn_scale_plan_t *plan, const wtn_scale_load_t *load)
+{
+    bool maps = plan->machine.inside.copy_rate > 0; /* processors do, no device's links */
+
+    return load->ep == 1                       ? WTN_SCALE_FLAT_ALONE
+           : load->domain_size == 1            ? WTN_SCALE_FLAT_SPREAD
+           : load->ep % load->domain_size != 0 ? WTN_SCALE_FLAT_UNEVEN
+           : load->domain_count == 1 && !maps  ? WTN_SCALE_FLAT_INSIDE
+                                               : WTN_SCALE_FLAT_FREE;
+}
+
 /* Flat and two-level, each with the chunks asked for or 1 to 8. */
 static witan_status_t try_forms(search_t *search, wtn_scale_point_t *point,
                                 const wtn_scale_load_t *load)
 {
     wtn_scale_plan_t        *plan   = search->plan;
     const wtn_scale_words_t *words  = plan->words;
-    bool                     maps   = plan->machine.inside.copy_rate > 0; /* no device's links */
-    bool                     levels = load->domain_size > 1 && load->ep % load->domain_size == 0 &&
-                  (load->domain_count > 1 || maps);
-    int64_t        most   = words->chunk_count > 0 ? words->chunk_count : 8;
-    witan_status_t status = WITAN_OK;
+    wtn_scale_flat_t         flat   = find_flat(plan, load);
+    bool                     levels = flat == WTN_SCALE_FLAT_FREE;
+    int64_t                  most   = words->chunk_count > 0 ? words->chunk_count : 8;
+    witan_status_t           status = WITAN_OK;
 
+    point->flat = words->hierarchy == 2 ? flat : WTN_SCALE_FLAT_FREE;
     for (int hierarchy = 0; hierarchy < 2; hierarchy++) {
         if ((hierarchy == 1 && !levels) || (words->hierarchy == 1 && hierarchy == 1) ||
             (words->hierarchy == 2 && levels && hierarchy == 0)) {

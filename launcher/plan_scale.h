@@ -33,6 +33,16 @@ typedef struct wtn_scale_wish {
 witan_status_t wtn_scale_check_words(const wtn_scale_words_t *words, wtn_scale_wish_t *wish,
                                      wtn_scale_disturbance_t *disturbance);
 
+/* Why a point is flat where two levels were asked for. */
+typedef enum wtn_scale_flat {
+    WTN_SCALE_FLAT_FREE, /* it is not, or they were not */
+    WTN_SCALE_FLAT_ALONE,
+    WTN_SCALE_FLAT_SPREAD,
+    WTN_SCALE_FLAT_UNEVEN,
+    WTN_SCALE_FLAT_INSIDE,
+    WTN_SCALE_FLAT_COUNT
+} wtn_scale_flat_t;
+
 /* A way to compute the step on so many nodes, and what it costs. */
 typedef struct wtn_scale_point {
     bool               strong;
@@ -42,6 +52,7 @@ typedef struct wtn_scale_point {
     double             simulated; /* s; 0: was not */
     int64_t            memory_bytes;
     bool               fits, runs, best;
+    wtn_scale_flat_t   flat;
 } wtn_scale_point_t;
 
 typedef struct wtn_scale_plan {

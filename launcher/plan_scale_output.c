@@ -27,6 +27,23 @@ static const char *hierarchy_name(const wtn_scale_point_t *point)
     return point->mode.two_level ? "two-level" : "flat";
 }
 
+static const char *flat_text(wtn_scale_flat_t flat)
+{
+    static const char *const texts[WTN_SCALE_FLAT_COUNT] = {
+        [WTN_SCALE_FLAT_ALONE]  = "its rank exchanges with no other",
+        [WTN_SCALE_FLAT_SPREAD] = "each of its ranks is on a node of its own",
+        [WTN_SCALE_FLAT_UNEVEN] = "its ranks do not fill its nodes",
+        [WTN_SCALE_FLAT_INSIDE] = "it lies inside one node, whose devices reach each other",
+    };
+
+    return texts[flat];
+}
+
+static bool is_shown(const wtn_scale_plan_t *plan, const wtn_scale_point_t *point)
+{
+    return plan->words->all || point->best;
+}
+
 static const char *state_of(const wtn_scale_point_t *point)
 {
     return !point->fits ? "too big" : !point->runs ? "not built" : point->best ? "best" : "";
@@ -58,14 +75,20 @@ static void print_point(const wtn_scale_plan_t *plan, const wtn_scale_point_t *p
     printf(" %s\n", state_of(point));
 }
 
-/* Would a form that is not built there be faster than the best of its row? */
 static void print_notes(const wtn_scale_plan_t *plan)
 {
-    bool unbuilt = false, big = false;
+    bool unbuilt = false, big = false, flat[WTN_SCALE_FLAT_COUNT] = {false};
 
     for (size_t i = 0; i < plan->point_count; i++) {
         unbuilt = unbuilt || !plan->points[i].runs;
         big     = big || (plan->points[i].best && !plan->points[i].fits);
+        flat[plan->points[i].flat] |= is_shown(plan, &plan->points[i]);
+    }
+    for (int i = WTN_SCALE_FLAT_FREE + 1; i < WTN_SCALE_FLAT_COUNT; i++) {
+        if (flat[i]) {
+            printf("# two-level asked for, but flat where a group has no second level: %s\n",
+                   flat_text((wtn_scale_flat_t)i));
+        }
     }
     if (unbuilt) {
         printf("# two-level dispatch is predicted but not built for this machine's backend: never "
@@ -112,7 +135,7 @@ void wtn_scale_print(const wtn_scale_plan_t *plan)
 {
     print_header(plan);
     for (size_t i = 0; i < plan->point_count; i++) {
-        if (plan->words->all || plan->points[i].best) {
+        if (is_shown(plan, &plan->points[i])) {
             print_point(plan, &plan->points[i]);
         }
     }
@@ -146,6 +169,9 @@ static json_t *make_point(const wtn_scale_point_t *point)
         "runs", point->runs, "best", point->best);
     if (object != NULL && point->simulated > 0) {
         (void)json_object_set_new(object, "simulated_seconds", json_real(point->simulated));
+    }
+    if (object != NULL && point->flat != WTN_SCALE_FLAT_FREE) {
+        (void)json_object_set_new(object, "flat_because", json_string(flat_text(point->flat)));
     }
     return object;
 }

@@ -35,6 +35,23 @@ plan --machine h200-ib --experts 64 --topk 4 --nodes 2 --mode ep --scaling weak 
     --simulate --slow-rank 3 --slow-factor 3 >"$work/x.txt" || wrong "plan scale --simulate"
 grep -q simulated "$work/x.txt" || wrong "no simulated column"
 
+# Two levels asked for where a group has one: said once, in the table and with the point.
+flat() { # TEXT WORDS...
+    local text=$1
+    shift
+    plan --machine h200-ib --experts 64 --topk 4 --tokens 256 --scaling weak --hierarchy two-level \
+        --json "$work/f.json" "$@" >"$work/f.txt" || wrong "two-level $*"
+    [ "$(grep -c "^# two-level asked for, but flat .*: $text" "$work/f.txt")" -eq 1 ] ||
+        wrong "two-level $*: $(cat "$work/f.txt")"
+    grep -q "\"flat_because\": \"$text" "$work/f.json" || wrong "two-level $*: JSON"
+}
+flat "it lies inside one node"    --nodes 1 --mode ep
+flat "its rank exchanges with no" --nodes 1,2 --mode ep1xtp8
+flat "each of its ranks is on a"  --nodes 2 --mode ep2xtp8
+flat "its ranks do not fill its"  --nodes 3 --mode ep12xtp1
+plan --machine h200-ib --experts 64 --topk 4 --nodes 2 --mode ep --hierarchy two-level >"$work/f.txt"
+! grep -q 'asked for' "$work/f.txt" || wrong "two levels there: $(cat "$work/f.txt")"
+
 # One of each is one.
 plan --machine h200-ib --ranks-per-node 1 --nodes 2 --scaling weak | grep -q '(1 rank and 1 NIC a node)' ||
     wrong "one rank and one NIC"
