@@ -394,7 +394,8 @@ static witan_status_t check_groups(const search_t *search)
         if (ep > GROUP_RANKS_MAX) {
             return WTN_ERROR(WITAN_E_ARGUMENT,
                              "--mode %s: %" PRId64 " nodes are an expert-parallel group of %" PRId64
-                             " ranks; expected at most %d (auto and epNxtpM make smaller groups)",
+                             " ranks; expected at most %d, for all its pairs are counted (auto and "
+                             "epNxtpM make smaller groups)",
                              search->plan->words->mode, wish->nodes[i], ep, GROUP_RANKS_MAX);
         }
     }

@@ -66,6 +66,8 @@ refused 2 "--slow-factor: expected"            --machine h200-ib --slow-factor n
 refused 2 "--congestion: expected"             --machine h200-ib --congestion 1 --simulate
 refused 2 "beside --simulate"                  --machine h200-ib --slow-rank 1
 refused 2 "--skew"                             --machine h200-ib --skew zipfy
+refused 2 "of 8200 ranks; expected at most 8192, for all its pairs are counted" \
+    --machine h200-ib --nodes 1025 --mode ep
 refused 1 "no-such: expected a machine file"   --machine no-such --nodes 1
 refused 2 "--topk: expected at most"           --machine h200-ib --experts 2 --topk 3
 refused 2 "--experts contradicts --model"      --machine h200-ib --experts 2 --model x
