@@ -32,6 +32,7 @@ struct wtn_skew {
     uint64_t    seed;
     int32_t     hot;
     double     *sums;  /* [E] weights of experts 0..e together */
+    int32_t    *guide; /* [E] where to look for a sum: the first above each E-th part of all */
     int32_t    *order; /* [E] a permutation: the most wanted first, or the turns */
     int32_t    *trace; /* [trace_count, K] */
     int64_t     trace_count;
@@ -268,6 +269,12 @@ static void make_tables(wtn_skew_t *skew, double exponent)
         sum += skew->sums[e];
         skew->sums[e] = sum;
     }
+    for (int32_t part = 0, e = 0; part < skew->expert_count; part++) {
+        while (e < skew->expert_count - 1 && skew->sums[e] * skew->expert_count <= sum * part) {
+            e++;
+        }
+        skew->guide[part] = e;
+    }
 }
 
 witan_status_t wtn_skew_open(wtn_skew_t **out, const char *text, int32_t expert_count, int32_t topk,
@@ -295,8 +302,9 @@ witan_status_t wtn_skew_open(wtn_skew_t **out, const char *text, int32_t expert_
     skew->topk         = topk;
     skew->seed         = seed;
     skew->sums         = calloc((size_t)expert_count, sizeof(*skew->sums));
+    skew->guide        = calloc((size_t)expert_count, sizeof(*skew->guide));
     skew->order        = calloc((size_t)expert_count, sizeof(*skew->order));
-    if (skew->sums == NULL || skew->order == NULL) {
+    if (skew->sums == NULL || skew->guide == NULL || skew->order == NULL) {
         status = WTN_ERROR(WITAN_E_MEMORY, "skew: %" PRId32 " experts", expert_count);
         goto fail;
     }
@@ -316,6 +324,7 @@ void wtn_skew_close(wtn_skew_t *skew)
 {
     if (skew != NULL) {
         free(skew->sums);
+        free(skew->guide);
         free(skew->order);
         free(skew->trace);
         free(skew);
@@ -334,21 +343,20 @@ static bool is_taken(const int32_t *ids, int32_t count, int32_t expert)
     return false;
 }
 
-/* The first expert whose sum exceeds `value`. */
-static int32_t find_expert(const wtn_skew_t *skew, double value)
+/* The first expert whose sum exceeds `unit`, in [0, 1), of all. The guide is near it, by rounding
+ * on either side. */
+static int32_t find_expert(const wtn_skew_t *skew, double unit)
 {
-    int32_t low = 0, high = skew->expert_count - 1;
+    int32_t last = skew->expert_count - 1, e = skew->guide[(int32_t)(unit * skew->expert_count)];
+    double  value = unit * skew->sums[last];
 
-    while (low < high) {
-        int32_t middle = low + (high - low) / 2;
-
-        if (skew->sums[middle] > value) {
-            high = middle;
-        } else {
-            low = middle + 1;
-        }
+    while (e > 0 && skew->sums[e - 1] > value) {
+        e--;
     }
-    return low;
+    while (e < last && skew->sums[e] <= value) {
+        e++;
+    }
+    return e;
 }
 
 /* One of the experts that ids[0..count) has not, by weight. */
@@ -381,7 +389,6 @@ static int32_t draw_rest(const wtn_skew_t *skew, const int32_t *ids, int32_t cou
 static void draw_token(const wtn_skew_t *skew, int64_t token, int32_t *ids)
 {
     uint64_t state = skew->seed, first;
-    double   total = skew->sums[skew->expert_count - 1];
     int32_t  k     = 0;
 
     first = next(&state) + (uint64_t)token;
@@ -390,9 +397,9 @@ static void draw_token(const wtn_skew_t *skew, int64_t token, int32_t *ids)
         ids[k++] = skew->hot;
     }
     for (; k < skew->topk; k++) {
-        ids[k] = find_expert(skew, next_unit(&state) * total);
+        ids[k] = find_expert(skew, next_unit(&state));
         for (int i = 0; i < DRAW_COUNT_MAX && is_taken(ids, k, ids[k]); i++) {
-            ids[k] = find_expert(skew, next_unit(&state) * total);
+            ids[k] = find_expert(skew, next_unit(&state));
         }
         if (is_taken(ids, k, ids[k])) {
             ids[k] = draw_rest(skew, ids, k, next_unit(&state));

@@ -99,9 +99,11 @@ static double handed_on(const wtn_scale_messages_t *messages, int32_t me, int32_
     const float *counts = dispatch || messages->mode->reduced ? load->pair_tokens : load->pair_rows;
     double       count  = 0;
 
-    for (int32_t s = 0; s < load->ep; s++) {
-        if (receiver(load, s, domain) == me) {
-            count += wtn_scale_pair(load, counts, s, mate);
+    for (int32_t d = 0; d < load->domain_count; d++) {
+        int32_t step = d == domain ? load->domain_size : domain_ranks(load, domain);
+
+        for (int32_t i = me % load->domain_size; i < domain_ranks(load, d); i += step) {
+            count += wtn_scale_pair(load, counts, d * load->domain_size + i, mate);
         }
     }
     return count * (dispatch ? token_bytes(messages) : row_bytes(messages));
@@ -177,6 +179,9 @@ void wtn_scale_exchange_work(const wtn_scale_messages_t *messages, const wtn_exc
     const wtn_scale_machine_t *machine = messages->machine;
     int32_t                    node    = exchange->fabric->ranks_per_node;
 
+    if (!(machine->inside.copy_rate > 0 || machine->between.copy_rate > 0)) {
+        return;
+    }
     for (int32_t s = 0; s < exchange->fabric->rank_count; s++) {
         for (int32_t i = 0; i < exchange->step_count; i++) {
             const wtn_scale_link_t *link;
