@@ -1,97 +1,10 @@
 /* The experts of every tier against the scalar reference, and the promises about bits. */
-#include "data.h"
-
-#include "kernels/ffn/ffn.h"
-
-typedef struct shape {
-    int64_t H, I;
-    int32_t experts;
-    int64_t rows;
-} shape_t;
-
-/* One network with all it was made from. */
-typedef struct net {
-    shape_t            shape;
-    witan_dtype_t      dtype;
-    witan_activation_t activation;
-    bool               bias;
-    void              *gate, *up, *down, *gate_bias, *up_bias, *down_bias;
-    data_weights_t     data;
-    int32_t           *ids;
-    wtn_ffn_spec_t     spec;
-    wtn_ffn_t         *ffn;
-} net_t;
-
-/* ||y - r|| / ||m||, where m are the sums of magnitudes that y and r cancelled from. The layer
- * promises these against float64; two computations of the same stored weights that round h alike
- * but for the order of fp32 sums are closer. */
-static const double tolerance[] = {[WITAN_F32] = 3e-6, [WITAN_F16] = 1e-3, [WITAN_BF16] = 5e-3};
-
-static const witan_activation_t silu_gated = {.kind = WITAN_ACTIVATION_SILU, .gated = true};
-
-static const witan_activation_t gpt_oss = {.kind      = WITAN_ACTIVATION_SWISH,
-                                           .parameter = 1.702f,
-                                           .gated     = true,
-                                           .limit     = 7.0f,
-                                           .up_offset = 1.0f};
-
-static const witan_activation_t gelu_plain = {.kind = WITAN_ACTIVATION_GELU};
+#include "net.h"
 
 static void net_create(net_t *net, const wtn_tier_t *tier, witan_dtype_t dtype, shape_t shape,
                        const witan_activation_t *activation, bool bias)
 {
-    const size_t E  = (size_t)(shape.experts == 0 ? 1 : shape.experts);
-    const size_t HI = (size_t)(shape.H * shape.I);
-    const float  w  = 1.7f / sqrtf((float)shape.H);
-    const float  v  = 1.7f / sqrtf((float)shape.I);
-
-    *net      = (net_t){.shape = shape, .dtype = dtype, .activation = *activation, .bias = bias};
-    net->gate = data_tensor(E * HI, dtype, w, 1);
-    net->up   = data_tensor(E * HI, dtype, w, 2);
-    net->down = data_tensor(E * HI, dtype, v, 3);
-    net->gate_bias = data_tensor(E * (size_t)shape.I, WITAN_F32, 0.5f, 4);
-    net->up_bias   = data_tensor(E * (size_t)shape.I, WITAN_F32, 0.5f, 5);
-    net->down_bias = data_tensor(E * (size_t)shape.H, WITAN_F32, 0.5f, 6);
-    net->ids       = data_alloc(E * sizeof(int32_t));
-    for (int32_t e = 0; e < shape.experts; e++) {
-        net->ids[e] = shape.experts - 1 - e; /* not the identity */
-    }
-    net->data =
-        (data_weights_t){.tensors = {
-                             [WITAN_WEIGHT_GATE]        = {net->gate, shape.I, shape.H, dtype},
-                             [WITAN_WEIGHT_UP]          = {net->up, shape.I, shape.H, dtype},
-                             [WITAN_WEIGHT_DOWN]        = {net->down, shape.H, shape.I, dtype},
-                             [WITAN_WEIGHT_GATE_BIAS]   = {net->gate_bias, 1, shape.I, WITAN_F32},
-                             [WITAN_WEIGHT_UP_BIAS]     = {net->up_bias, 1, shape.I, WITAN_F32},
-                             [WITAN_WEIGHT_DOWN_BIAS]   = {net->down_bias, 1, shape.H, WITAN_F32},
-                             [WITAN_WEIGHT_SHARED_GATE] = {net->gate, shape.I, shape.H, dtype},
-                             [WITAN_WEIGHT_SHARED_UP]   = {net->up, shape.I, shape.H, dtype},
-                             [WITAN_WEIGHT_SHARED_DOWN] = {net->down, shape.H, shape.I, dtype},
-                         }};
-    net->spec = (wtn_ffn_spec_t){.hidden_size      = shape.H,
-                                 .inter_end        = shape.I,
-                                 .expert_count     = shape.experts,
-                                 .experts          = net->ids,
-                                 .dtype            = dtype,
-                                 .activation       = *activation,
-                                 .has_gate_up_bias = bias,
-                                 .has_down_bias    = bias,
-                                 .tier             = tier};
-    ck_assert_int_eq(wtn_backend_host.ffn_create(&net->ffn, &net->spec,
-                                                 &(witan_weights_t){&net->data, data_read}),
-                     WITAN_OK);
-}
-
-static void net_destroy(net_t *net)
-{
-    wtn_backend_host.ffn_destroy(net->ffn);
-    free(net->gate);
-    free(net->up);
-    free(net->down);
-    free(net->gate_bias);
-    free(net->up_bias);
-    free(net->down_bias);
-    free(net->ids);
+    net_make(net, &wtn_backend_host, tier, dtype, shape, activation, bias);
 }
 
 /* Run with a poisoned workspace of exactly the size told; the output has `out_rows` rows. */
@@ -116,44 +29,6 @@ static void *net_run(const net_t *net, wtn_ffn_args_t args, int64_t out_rows,
     return args.out;
 }
 
-/* Row `x` through expert `e` of the reference; `out` [H], and the magnitudes of its sums. */
-static double reference(const net_t *net, int32_t e, const void *x, void *out)
-{
-    double       norm    = 0.0;
-    const size_t id      = (size_t)(net->spec.experts == NULL ? 0 : net->ids[e]);
-    const size_t element = witan_dtype_bytes(net->dtype);
-    const size_t matrix  = id * (size_t)(net->shape.H * net->shape.I) * element;
-    void        *h       = data_alloc((size_t)net->shape.I * element);
-    const float *bg = net->gate_bias, *bu = net->up_bias, *bd = net->down_bias;
-
-    wtn_ffn_ref(&(
-        wtn_ffn_ref_args_t){.H          = net->shape.H,
-                            .I          = net->shape.I,
-                            .dtype      = net->dtype,
-                            .activation = &net->activation,
-                            .gate = net->activation.gated ? (const char *)net->gate + matrix : NULL,
-                            .up   = (const char *)net->up + matrix,
-                            .down = (const char *)net->down + matrix,
-                            .gate_bias = net->bias ? bg + id * (size_t)net->shape.I : NULL,
-                            .up_bias   = net->bias ? bu + id * (size_t)net->shape.I : NULL,
-                            .down_bias = net->bias ? bd + id * (size_t)net->shape.H : NULL,
-                            .x         = x,
-                            .h         = h,
-                            .out       = out});
-    for (int64_t n = 0; n < net->shape.H; n++) {
-        double magnitude = net->bias ? fabsf(bd[(int64_t)id * net->shape.H + n]) : 0.0;
-
-        for (int64_t i = 0; i < net->shape.I; i++) {
-            magnitude += fabsf(wtn_load_float(h, net->dtype, (size_t)i) *
-                               wtn_load_float((const char *)net->down + matrix, net->dtype,
-                                              (size_t)(n * net->shape.I + i)));
-        }
-        norm += magnitude * magnitude;
-    }
-    free(h);
-    return sqrt(norm);
-}
-
 static void check_rows(const net_t *net, const wtn_ffn_args_t *args, const void *out)
 {
     const int64_t H       = net->shape.H;
@@ -165,8 +40,8 @@ static void check_rows(const net_t *net, const wtn_ffn_args_t *args, const void 
         int64_t to   = args->row_out == NULL ? i : args->row_out[i];
         double  diff = 0.0, norm;
 
-        norm = reference(net, args->row_expert == NULL ? 0 : args->row_expert[i],
-                         (const char *)args->x + (size_t)(in * H) * element, want);
+        norm = net_reference(net, args->row_expert == NULL ? 0 : args->row_expert[i],
+                             (const char *)args->x + (size_t)(in * H) * element, want);
         for (int64_t k = 0; k < H; k++) {
             double r = wtn_load_float(want, net->dtype, (size_t)k);
             double y = wtn_load_float(out, net->dtype, (size_t)(to * H + k));
