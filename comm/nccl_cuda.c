@@ -317,17 +317,6 @@ fail:
     return status;
 }
 
-/* A collective of one peer: its own block stays, or moves. */
-static witan_status_t copy_own(const void *from, void *to, size_t bytes, void *stream)
-{
-    if (from == to) {
-        return WITAN_OK;
-    }
-    return wtn_cuda_status((int)cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice,
-                                                (cudaStream_t)stream),
-                           "cudaMemcpyAsync");
-}
-
 /* The end of a call outside a group. */
 static witan_status_t finish(wtn_nccl_t *nccl, ncclResult_t code, const char *what)
 {
@@ -336,72 +325,76 @@ static witan_status_t finish(wtn_nccl_t *nccl, ncclResult_t code, const char *wh
     return status == WITAN_OK ? wtn_nccl_settle(nccl, what) : status;
 }
 
-witan_status_t wtn_nccl_alltoall(wtn_nccl_t *nccl, const void *from, void *to, size_t bytes,
-                                 void *stream)
+/* Is there something for the library to do? Of one peer its own block stays, or moves. */
+static witan_status_t begin(wtn_nccl_t *nccl, const void *from, void *to, size_t bytes,
+                            void *stream, bool *call)
 {
     witan_status_t status = check_usable(nccl, false);
 
-    if (status != WITAN_OK || bytes == 0) {
+    *call = status == WITAN_OK && bytes > 0 && nccl->library != NULL;
+    if (status != WITAN_OK || bytes == 0 || nccl->library != NULL || from == to) {
         return status;
     }
-    if (nccl->library == NULL) {
-        return copy_own(from, to, bytes, stream);
-    }
-    return finish(nccl,
-                  nccl->library->AlltoAll(from, to, bytes, ncclInt8, nccl->handle,
-                                          (cudaStream_t)stream),
-                  "ncclAlltoAll");
+    return wtn_cuda_status((int)cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice,
+                                                (cudaStream_t)stream),
+                           "cudaMemcpyAsync");
+}
+
+static size_t float_bytes(int64_t count)
+{
+    return count > 0 ? (size_t)count * sizeof(float) : 0;
+}
+
+witan_status_t wtn_nccl_alltoall(wtn_nccl_t *nccl, const void *from, void *to, size_t bytes,
+                                 void *stream)
+{
+    bool           call;
+    witan_status_t status = begin(nccl, from, to, bytes, stream, &call);
+
+    return !call ? status
+                 : finish(nccl,
+                          nccl->library->AlltoAll(from, to, bytes, ncclInt8, nccl->handle,
+                                                  (cudaStream_t)stream),
+                          "ncclAlltoAll");
 }
 
 witan_status_t wtn_nccl_allreduce(wtn_nccl_t *nccl, const float *from, float *to, int64_t count,
                                   void *stream)
 {
-    witan_status_t status = check_usable(nccl, false);
+    bool           call;
+    witan_status_t status = begin(nccl, from, to, float_bytes(count), stream, &call);
 
-    if (status != WITAN_OK || count <= 0) {
-        return status;
-    }
-    if (nccl->library == NULL) {
-        return copy_own(from, to, (size_t)count * sizeof(float), stream);
-    }
-    return finish(nccl,
-                  nccl->library->AllReduce(from, to, (size_t)count, ncclFloat32, ncclSum,
-                                           nccl->handle, (cudaStream_t)stream),
-                  "ncclAllReduce");
+    return !call ? status
+                 : finish(nccl,
+                          nccl->library->AllReduce(from, to, (size_t)count, ncclFloat32, ncclSum,
+                                                   nccl->handle, (cudaStream_t)stream),
+                          "ncclAllReduce");
 }
 
 witan_status_t wtn_nccl_allgather(wtn_nccl_t *nccl, const void *from, void *to, size_t bytes,
                                   void *stream)
 {
-    witan_status_t status = check_usable(nccl, false);
+    bool           call;
+    witan_status_t status = begin(nccl, from, to, bytes, stream, &call);
 
-    if (status != WITAN_OK || bytes == 0) {
-        return status;
-    }
-    if (nccl->library == NULL) {
-        return copy_own(from, to, bytes, stream);
-    }
-    return finish(nccl,
-                  nccl->library->AllGather(from, to, bytes, ncclInt8, nccl->handle,
-                                           (cudaStream_t)stream),
-                  "ncclAllGather");
+    return !call ? status
+                 : finish(nccl,
+                          nccl->library->AllGather(from, to, bytes, ncclInt8, nccl->handle,
+                                                   (cudaStream_t)stream),
+                          "ncclAllGather");
 }
 
 witan_status_t wtn_nccl_reduce_scatter(wtn_nccl_t *nccl, const float *from, float *to,
                                        int64_t count, void *stream)
 {
-    witan_status_t status = check_usable(nccl, false);
+    bool           call;
+    witan_status_t status = begin(nccl, from, to, float_bytes(count), stream, &call);
 
-    if (status != WITAN_OK || count <= 0) {
-        return status;
-    }
-    if (nccl->library == NULL) {
-        return copy_own(from, to, (size_t)count * sizeof(float), stream);
-    }
-    return finish(nccl,
-                  nccl->library->ReduceScatter(from, to, (size_t)count, ncclFloat32, ncclSum,
-                                               nccl->handle, (cudaStream_t)stream),
-                  "ncclReduceScatter");
+    return !call ? status
+                 : finish(nccl,
+                          nccl->library->ReduceScatter(from, to, (size_t)count, ncclFloat32,
+                                                       ncclSum, nccl->handle, (cudaStream_t)stream),
+                          "ncclReduceScatter");
 }
 
 /* ---- waiting for the device ---- */
