@@ -79,89 +79,100 @@ static void pack_tile(const ffn_run_t *run, const wtn_row_tile_t *tile)
                        run->x + (size_t)tile->place * s->x_row_bytes);
 }
 
-/* The stretch of the next panel that tile `index` of `count` fetches ahead: the last tiles of a
- * pass share it evenly. Earlier it would drive out the panel in use, where two do not fit the
- * cache. */
-static void set_prefetch(wtn_tile_args_t *tile, const char *next, size_t panel_bytes, int32_t index,
-                         int32_t count)
-{
-    int64_t shares = wtn_min_i64(count, PREFETCH_TILES);
-    int64_t share  = index - (count - shares);
+/* A panel times the tiles of a segment. */
+typedef struct pass {
+    const wtn_segment_t  *segment;
+    const wtn_row_tile_t *tiles;        /* of the segment */
+    int64_t               index;        /* of the panel in its matrix */
+    const char           *panel, *next; /* and that of the pass that follows */
+    size_t                panel_bytes;
+    const char           *rows; /* packed, of the block */
+    size_t                row_bytes;
+    bool                  first; /* of this thread with these rows: its cache has them not yet */
+} pass_t;
 
-    tile->prefetch      = next;
+/* What tile `t` of a pass fetches ahead. The last tiles share the next panel evenly; earlier it
+ * would drive out the panel in use, where two do not fit the cache. On a first pass the last tile
+ * has it all, and the ones before it each fetch the rows of the tile that follows. */
+static void set_prefetch(wtn_tile_args_t *tile, const pass_t *pass, int32_t t)
+{
+    const int32_t count  = pass->segment->tile_count;
+    const int64_t shares = pass->first ? 1 : wtn_min_i64(count, PREFETCH_TILES);
+    const int64_t share  = t - (count - shares);
+
+    tile->prefetch      = pass->next;
     tile->prefetch_step = 0;
-    if (share >= 0 && tile->group_count > 0) {
-        tile->prefetch += wtn_part_begin((int64_t)panel_bytes, shares, share);
-        tile->prefetch_step = wtn_ceil_div((int64_t)panel_bytes / tile->group_count, shares);
+    if (tile->group_count == 0) {
+        return;
+    }
+    if (share >= 0) {
+        tile->prefetch += wtn_part_begin((int64_t)pass->panel_bytes, shares, share);
+        tile->prefetch_step = wtn_ceil_div((int64_t)pass->panel_bytes / tile->group_count, shares);
+    } else if (pass->first) {
+        tile->prefetch = pass->rows + (size_t)pass->tiles[t + 1].place * pass->row_bytes;
+        tile->prefetch_step =
+            pass->tiles[t + 1].count * ((int64_t)pass->row_bytes / tile->group_count);
     }
 }
 
-static const char *panel_at(const ffn_run_t *run, int64_t expert, int64_t panel, bool up)
+/* Sums of tile `t` of a pass. */
+static void multiply_tile(const ffn_run_t *run, wtn_tile_args_t *tile, const pass_t *pass,
+                          int32_t t)
 {
-    const wtn_ffn_weights_t *weights = &run->ffn->weights[expert];
-    const wtn_ffn_shape_t   *s       = &run->ffn->shape;
-
-    return up ? weights->up + (size_t)panel * s->up_panel_bytes
-              : weights->down + (size_t)panel * s->down_panel_bytes;
+    tile->rows  = pass->tiles[t].count;
+    tile->x     = pass->rows + (size_t)pass->tiles[t].place * pass->row_bytes;
+    tile->panel = pass->panel;
+    set_prefetch(tile, pass, t);
+    run->ffn->shape.gemm->tile(tile);
 }
 
-static void up_panel(const ffn_run_t *run, const wtn_segment_t *segment, int64_t panel,
-                     const char *next)
+static void up_pass(const ffn_run_t *run, const pass_t *pass)
 {
     const wtn_ffn_t       *ffn  = run->ffn;
     const wtn_ffn_shape_t *s    = &ffn->shape;
-    const float           *bias = ffn->weights[segment->expert].up_bias;
+    const float           *bias = ffn->weights[pass->segment->expert].up_bias;
     _Alignas(64) float     sums[WTN_TILE_ROWS_MAX * WTN_PANEL_COLUMNS_MAX];
 
-    wtn_tile_args_t tile = {.group_count = wtn_gemm_groups(s->gemm, s->H),
-                            .panel       = panel_at(run, segment->expert, panel, true),
-                            .sums        = sums};
+    wtn_tile_args_t tile = {.group_count = wtn_gemm_groups(s->gemm, s->H), .sums = sums};
 
     wtn_epilogue_up_args_t epilogue = {
         .activation   = &ffn->spec.activation,
         .sums         = sums,
-        .bias         = bias == NULL ? NULL : bias + panel * s->gemm->panel_columns,
-        .column_begin = panel * s->up_columns,
-        .column_count = (int32_t)wtn_min_i64(s->up_columns, s->I - panel * s->up_columns)};
+        .bias         = bias == NULL ? NULL : bias + pass->index * s->gemm->panel_columns,
+        .column_begin = pass->index * s->up_columns,
+        .column_count = (int32_t)wtn_min_i64(s->up_columns, s->I - pass->index * s->up_columns)};
 
-    for (int32_t t = 0; t < segment->tile_count; t++) {
-        const wtn_row_tile_t *rows = &run->executor.tiles[segment->tile_begin + t];
-
-        tile.rows     = rows->count;
-        tile.x        = run->x + (size_t)rows->place * s->x_row_bytes;
-        epilogue.rows = rows->count;
-        epilogue.h    = run->h + (size_t)rows->place * s->h_row_bytes;
-        set_prefetch(&tile, next, s->up_panel_bytes, t, segment->tile_count);
-        s->gemm->tile(&tile);
+    for (int32_t t = 0; t < pass->segment->tile_count; t++) {
+        multiply_tile(run, &tile, pass, t);
+        epilogue.rows = tile.rows;
+        epilogue.h    = run->h + (size_t)pass->tiles[t].place * s->h_row_bytes;
         s->epilogue->up(&epilogue);
     }
 }
 
-static void down_panel(const ffn_run_t *run, const wtn_segment_t *segment, int64_t panel,
-                       const char *next)
+static void down_pass(const ffn_run_t *run, const pass_t *pass)
 {
     const wtn_ffn_t       *ffn       = run->ffn;
     const wtn_ffn_shape_t *s         = &ffn->shape;
     const wtn_ffn_args_t  *args      = run->args;
-    const float           *bias      = ffn->weights[segment->expert].down_bias;
+    const float           *bias      = ffn->weights[pass->segment->expert].down_bias;
     const int64_t          columns   = s->gemm->panel_columns;
+    const int64_t          begin     = pass->index * columns;
     const size_t           row_bytes = (size_t)s->H * witan_dtype_bytes(ffn->spec.dtype);
     void                  *out[WTN_TILE_ROWS_MAX];
     _Alignas(64) float     sums[WTN_TILE_ROWS_MAX * WTN_PANEL_COLUMNS_MAX];
 
-    wtn_tile_args_t tile = {.group_count = wtn_gemm_groups(s->gemm, s->I),
-                            .panel       = panel_at(run, segment->expert, panel, false),
-                            .sums        = sums};
+    wtn_tile_args_t tile = {.group_count = wtn_gemm_groups(s->gemm, s->I), .sums = sums};
 
-    wtn_epilogue_down_args_t epilogue = {.sums = sums,
-                                         .bias = bias == NULL ? NULL : bias + panel * columns,
-                                         .column_begin = panel * columns,
+    wtn_epilogue_down_args_t epilogue = {.sums         = sums,
+                                         .bias         = bias == NULL ? NULL : bias + begin,
+                                         .column_begin = begin,
                                          .column_count =
-                                             (int32_t)wtn_min_i64(columns, s->H - panel * columns),
+                                             (int32_t)wtn_min_i64(columns, s->H - begin),
                                          .out = out};
 
-    for (int32_t t = 0; t < segment->tile_count; t++) {
-        const wtn_row_tile_t *rows = &run->executor.tiles[segment->tile_begin + t];
+    for (int32_t t = 0; t < pass->segment->tile_count; t++) {
+        const wtn_row_tile_t *rows = &pass->tiles[t];
 
         for (int32_t r = 0; r < rows->count; r++) {
             int64_t row = run->executor.order[rows->row + r];
@@ -169,11 +180,8 @@ static void down_panel(const ffn_run_t *run, const wtn_segment_t *segment, int64
             row    = args->row_out == NULL ? row : args->row_out[row];
             out[r] = (char *)args->out + (size_t)row * row_bytes;
         }
-        tile.rows     = rows->count;
-        tile.x        = run->h + (size_t)rows->place * s->h_row_bytes;
-        epilogue.rows = rows->count;
-        set_prefetch(&tile, next, s->down_panel_bytes, t, segment->tile_count);
-        s->gemm->tile(&tile);
+        multiply_tile(run, &tile, pass, t);
+        epilogue.rows = tile.rows;
         s->epilogue->down(&epilogue);
     }
 }
@@ -201,6 +209,13 @@ static int64_t take(int64_t *next, int64_t count, int64_t *begin)
     return *begin < count ? end : *begin;
 }
 
+/* The item that follows `i` on this thread: in its run up to `end`, or else where the next run to
+ * be taken begins, if no other thread is faster. */
+static int64_t item_after(int64_t i, int64_t end, const int64_t *next, int64_t count)
+{
+    return wtn_min_i64(i + 1 < end ? i + 1 : __atomic_load_n(next, __ATOMIC_RELAXED), count - 1);
+}
+
 static void pack_rows(ffn_run_t *run)
 {
     int64_t t, end;
@@ -213,37 +228,52 @@ static void pack_rows(ffn_run_t *run)
     }
 }
 
-/* The panel of an item of the block, counted over segments. */
-static const char *panel_of(const ffn_run_t *run, int64_t item, int64_t panels, bool up)
+/* Item `item` of a phase: one pass over a segment. */
+static pass_t pass_at(const ffn_run_t *run, int64_t item, bool up)
 {
-    return panel_at(run, run->executor.segments[item / panels].expert, item % panels, up);
-}
+    const wtn_ffn_shape_t *s       = &run->ffn->shape;
+    const int64_t          panels  = up ? s->up_panels : s->down_panels;
+    const wtn_segment_t   *segment = &run->executor.segments[item / panels];
+    pass_t                 pass    = {.segment = segment,
+                                      .tiles   = &run->executor.tiles[segment->tile_begin],
+                                      .index   = item % panels};
 
-static void multiply_up(ffn_run_t *run)
-{
-    const wtn_ffn_shape_t *s     = &run->ffn->shape;
-    const int64_t          count = run->executor.segment_count * s->up_panels;
-    int64_t                i, end;
-
-    while ((end = take(&run->next_up, count, &i)) > i) {
-        for (; i < end; i++) {
-            up_panel(run, &run->executor.segments[i / s->up_panels], i % s->up_panels,
-                     panel_of(run, wtn_min_i64(i + 1, count - 1), s->up_panels, true));
-            poll(run->args);
-        }
+    if (up) {
+        pass.panel_bytes = s->up_panel_bytes;
+        pass.panel       = run->ffn->weights[segment->expert].up;
+        pass.rows        = run->x;
+        pass.row_bytes   = s->x_row_bytes;
+    } else {
+        pass.panel_bytes = s->down_panel_bytes;
+        pass.panel       = run->ffn->weights[segment->expert].down;
+        pass.rows        = run->h;
+        pass.row_bytes   = s->h_row_bytes;
     }
+    pass.panel += (size_t)pass.index * pass.panel_bytes;
+    return pass;
 }
 
-static void multiply_down(ffn_run_t *run)
+/* One of the two GEMMs of the block: the passes that this thread gets hold of. */
+static void multiply(ffn_run_t *run, bool up)
 {
-    const wtn_ffn_shape_t *s     = &run->ffn->shape;
-    const int64_t          count = run->executor.segment_count * s->down_panels;
-    int64_t                i, end;
+    const wtn_ffn_shape_t *s   = &run->ffn->shape;
+    const int64_t        count = run->executor.segment_count * (up ? s->up_panels : s->down_panels);
+    int64_t             *next  = up ? &run->next_up : &run->next_down;
+    const wtn_segment_t *previous = NULL;
+    int64_t              i, end;
 
-    while ((end = take(&run->next_down, count, &i)) > i) {
+    while ((end = take(next, count, &i)) > i) {
         for (; i < end; i++) {
-            down_panel(run, &run->executor.segments[i / s->down_panels], i % s->down_panels,
-                       panel_of(run, wtn_min_i64(i + 1, count - 1), s->down_panels, false));
+            pass_t pass = pass_at(run, i, up);
+
+            pass.next  = pass_at(run, item_after(i, end, next, count), up).panel;
+            pass.first = pass.segment != previous;
+            previous   = pass.segment;
+            if (up) {
+                up_pass(run, &pass);
+            } else {
+                down_pass(run, &pass);
+            }
             poll(run->args);
         }
     }
@@ -257,9 +287,9 @@ static void run_block(ffn_run_t *run, int32_t threads)
     {
         pack_rows(run);
 #pragma omp barrier
-        multiply_up(run);
+        multiply(run, true);
 #pragma omp barrier
-        multiply_down(run);
+        multiply(run, false);
     }
 }
 

@@ -23,14 +23,19 @@ VEC_INLINE vec_t load_words(const void *row, int64_t at, int64_t words, witan_dt
     return vec_load_as(dtype, from);
 }
 
+/* How far ahead packing fetches: columns of rows, and the places they go to. */
+#define PACK_AHEAD (8 * VEC_LANES)
+
 /* Pack words 0..words-1 of `count` rows as packed [words][count], a cache line of every row at a
- * time: rows 4 KiB apart share one set of the first-level cache and drive each other out. */
+ * time: rows 4 KiB apart share one set of the first-level cache and drive each other out. Fetching
+ * lines of `packed` before they are written halved the time where they come from memory. */
 VEC_INLINE void pack_words(int32_t count, int64_t words, const void *const *rows,
                            const witan_dtype_t dtype, float *packed)
 {
     enum { BLOCKS_MAX = WTN_CACHE_LINE_BYTES / (VEC_LANES * sizeof(uint16_t)) };
-    const int blocks = dtype == WITAN_F32 ? BLOCKS_MAX / 2 : BLOCKS_MAX;
-    vec_t     block[BLOCKS_MAX][VEC_LANES];
+    const size_t element = witan_dtype_bytes(dtype);
+    const int    blocks  = dtype == WITAN_F32 ? BLOCKS_MAX / 2 : BLOCKS_MAX;
+    vec_t        block[BLOCKS_MAX][VEC_LANES];
 
     for (int b = 0; b < blocks; b++) {
         vec_clear(block[b]);
@@ -40,7 +45,11 @@ VEC_INLINE void pack_words(int32_t count, int64_t words, const void *const *rows
 
         for (int32_t r = 0; r < count; r++) {
             for (int b = 0; b < full; b++) {
-                block[b][r] = load_words(rows[r], at + b * VEC_LANES, words, dtype);
+                const int64_t from = at + b * VEC_LANES;
+
+                __builtin_prefetch((const char *)rows[r] + (size_t)(from + PACK_AHEAD) * element);
+                __builtin_prefetch(packed + (from + PACK_AHEAD) * count + r * VEC_LANES, 1);
+                block[b][r] = load_words(rows[r], from, words, dtype);
             }
         }
         for (int b = 0; b < full; b++) {
