@@ -23,6 +23,7 @@ done
 
 run_both() { # FOLDER
     "$1/forward"
+    "$1/forward_device" host
     "$mpiexec" --oversubscribe --bind-to none -n 2 "$1/forward_mpi"
 }
 
