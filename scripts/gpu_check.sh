@@ -1,34 +1,59 @@
 #!/usr/bin/env bash
-# gpu_check.sh [--packages FOLDER] [--no-bench] OUTDIR: everything about the cuda backend that only a
-# GPU can show, in one call of at most ten minutes: build, tests on the device, emulator against
-# hardware, compute-sanitizer, several ranks on one GPU, benchmarks beside PyTorch's.
-#
-# Needs a GPU, nvcc and CMake; the rest comes from the system or from FOLDER, which
-# scripts/gpu_pack.sh makes. Python with PyTorch is needed for the peers' figures only. Leaves logs and
-# JSON in OUTDIR, ends with a table; exit 1 if any step failed.
+# gpu_check.sh: everything about the cuda backend that only a GPU can show. See usage below.
 set -uo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
+# Exit status without a GPU; ctest takes it for "skipped".
+no_gpu=77
 limit_s=585 # of the whole call
+
+usage() {
+    cat <<'END'
+gpu_check.sh [--packages FOLDER] [--no-bench] OUTDIR: everything about the cuda backend that only a
+GPU can show, in one call of at most ten minutes: build, tests on the device, emulator against
+hardware, compute-sanitizer, several ranks on one GPU, benchmarks beside PyTorch's.
+
+  --packages FOLDER  what scripts/gpu_pack.sh made, where Open MPI and the like are not installed
+  --no-bench         no benchmarks
+
+Needs a GPU, nvcc and CMake. The peers' figures need Python with PyTorch and CUDA, memcheck and
+racecheck need compute-sanitizer: skipped without. Leaves logs and JSON in OUTDIR, gpu_check.json
+among them, ends with a table; exit status 1 if any step failed, 77 without a GPU.
+END
+}
+
+wrong() {
+    printf 'gpu_check.sh: %s; see gpu_check.sh --help\n' "$*" >&2
+    exit 2
+}
+
 packages=
 bench=true
-while [[ $# -gt 1 ]]; do
+while [[ ${1:-} == -* ]]; do
     case $1 in
-    --packages)
-        packages=$(cd "$2" && pwd) || die "$2: not found"
-        shift 2
-        ;;
-    --no-bench)
-        bench=false
-        shift
-        ;;
-    *) die "unknown option '$1'; usage: gpu_check.sh [--packages FOLDER] [--no-bench] OUTDIR" ;;
+        -h | --help)
+            usage
+            exit 0
+            ;;
+        --packages)
+            [[ $# -gt 1 ]] || wrong "--packages: expected a folder"
+            packages=$(cd "$2" 2>/dev/null && pwd) || wrong "--packages: '$2' is no folder"
+            [[ -e $packages/usr/bin/mpirun.openmpi ]] ||
+                wrong "--packages: '$2' is not of scripts/gpu_pack.sh: no usr/bin/mpirun.openmpi"
+            shift
+            ;;
+        --no-bench) bench=false ;;
+        *) wrong "unknown option '$1'" ;;
     esac
+    shift
 done
-[[ $# -eq 1 ]] || die "usage: gpu_check.sh [--packages FOLDER] [--no-bench] OUTDIR"
-mkdir -p "$1" || die "$1: could not be made"
-out=$(cd "$1" && pwd)
+[[ $# -gt 0 && -n $1 ]] || wrong "no OUTDIR"
+[[ $# -eq 1 ]] || wrong "'$2' is one argument too many"
+text=$(mkdir -p "$1" 2>&1) || die "$text"
+out=$(cd "$1" && pwd) || die "$1: can not be entered"
+# What an earlier call found does not outlive the beginning of this one.
+{ : >"$out/gpu_check.json"; } 2>/dev/null || die "$1: can not be written"
 build=$root/build-gpu
 lib=x86_64-linux-gnu
 
@@ -56,7 +81,58 @@ record() { # NAME RESULT SECONDS
     names+=("$1")
     results+=("$2")
     seconds+=("$3")
-    printf '%-28s %-9s %4d s\n' "$1" "$2" "$3" >&2
+    printf '%-28s %-17s %4d s\n' "$1" "$2" "$3" >&2
+}
+
+# write_json: the steps so far and the exit status, however the script ends: 1 where it is killed.
+# shellcheck disable=SC2317
+write_json() {
+    local i
+    {
+        printf '{"schema": "witan.gpu_check/1", "seconds": %d, "status": %d, "steps": [' \
+            "$SECONDS" "$ended"
+        for i in "${!names[@]}"; do
+            ((i == 0)) || printf ', '
+            printf '{"name": "%s", "result": "%s", "seconds": %d}' \
+                "${names[i]}" "${results[i]}" "${seconds[i]}"
+        done
+        printf ']}\n'
+    } >"$out/gpu_check.json"
+}
+ended=1
+trap write_json EXIT
+
+# finish: the table. What was skipped is no failure.
+finish() {
+    local i failed=0
+    printf '\n%-28s %-17s %6s\n' step result seconds
+    for i in "${!names[@]}"; do
+        printf '%-28s %-17s %6d\n' "${names[i]}" "${results[i]}" "${seconds[i]}"
+        [[ ${results[i]} == ok || ${results[i]} == skipped* ]] || failed=1
+    done
+    printf 'gpu_check: %d steps in %d s%s\n' "${#names[@]}" "$SECONDS" \
+        "$( ((failed)) && echo ', some FAILED')"
+    ended=$failed
+    exit $ended
+}
+
+# find_gpu: nothing is worth building without one.
+find_gpu() {
+    local text status
+    text=$(timeout -k 5 60 nvidia-smi -L 2>&1)
+    status=$?
+    if [[ $text =~ (^|$'\n')"GPU "[0-9]+: ]]; then
+        return
+    fi
+    case $status in
+        124 | 137) text="no answer in 60 s" ;;
+        127) text="not found" ;;
+    esac
+    record machine "no GPU" "$SECONDS" 2>/dev/null
+    text=${text%%$'\n'*}
+    printf 'gpu_check.sh: no GPU: nvidia-smi: %s\n' "${text:-exit status $status}" >&2
+    ended=$no_gpu
+    exit $ended
 }
 
 # step NAME SECONDS COMMAND...: run with a limit; the output goes to OUTDIR/NAME.log.
@@ -90,11 +166,26 @@ build_all() {
         cmake --build "$build" --parallel "$jobs"
 }
 
+# ctest counts it as success if every test is skipped: here tests have to pass on the device.
+# shellcheck disable=SC2317
+tests() { # OPTIONS...
+    local status
+    ctest --test-dir "$build" "$@" --output-on-failure --no-tests=error | awk '
+        { print; fflush() }
+        /^ *[0-9]+\/[0-9]+ Test +#[0-9]+: cuda\..* Passed / { passed = 1 }
+        END { exit !passed }'
+    status=("${PIPESTATUS[@]}")
+    if ((status[0] == 0 && status[1] != 0)); then
+        echo "no test of the device passed"
+    fi
+    return $((status[0] ? status[0] : status[1]))
+}
+
 # Each wrapper of the hardware has one test, which demands the same bits of the device and of the
 # emulator: both against plain C.
 # shellcheck disable=SC2317
 conformance() {
-    ctest --test-dir "$build" -R '\.wrappers' --output-on-failure --no-tests=error
+    tests -R '\.wrappers'
 }
 
 # shellcheck disable=SC2317
@@ -131,13 +222,16 @@ smi() {
 }
 
 export root out build jobs
-export -f build_all conformance sanitizer ranks smi
+export -f build_all tests conformance sanitizer ranks smi
+
+find_gpu
 
 step machine 20 smi
 if ! step build 240 build_all; then
-    die "build failed: $out/build.log"
+    say "build failed: $out/build.log"
+    finish
 fi
-step tests 200 ctest --test-dir "$build" -L cuda -j "$jobs" --output-on-failure --no-tests=error
+step tests 200 tests -L cuda -j "$jobs"
 step conformance 60 conformance
 step synth 60 "$build/witan" synth --preset qwen3-30b-a3b --scale small --out "$out/model"
 for mode in exact padded direct; do
@@ -148,35 +242,24 @@ step ranks-2-tensor 60 ranks 2 --mode tp
 step ranks-2-reduced 60 ranks 2 --combine reduced
 rm -rf "$out/model"
 
+torch_there='import sys, torch; sys.exit(not torch.cuda.is_available())'
 if $bench; then
     step bench-layer 60 "$build/witan" bench layer --backend cuda --experts 128 --topk 8 \
         --hidden 2048 --inter 768 --tokens 1,16,128,4096,32768 --json "$out/layer.json"
-    step peers 200 python3 "$root/scripts/gpu_bench.py" --witan "$build/witan" --out "$out"
-    cat "$out/bench-layer.log" "$out/peers.log" 2>/dev/null
+    cat "$out/bench-layer.log" 2>/dev/null
+    if timeout -k 5 60 python3 -c "$torch_there" >/dev/null 2>&1; then
+        step peers 200 python3 "$root/scripts/gpu_bench.py" --witan "$build/witan" --out "$out"
+        cat "$out/peers.log" 2>/dev/null
+    else
+        record peers "skipped: no torch" 0
+    fi
 fi
 
 if command -v compute-sanitizer >/dev/null; then
     step memcheck 60 sanitizer memcheck
     step racecheck 60 sanitizer racecheck
 else
-    record memcheck "no tool" 0
+    record memcheck "skipped: no tool" 0
+    record racecheck "skipped: no tool" 0
 fi
-
-failed=0
-{
-    printf '{"schema": "witan.gpu_check/1", "seconds": %d, "steps": [' "$SECONDS"
-    for i in "${!names[@]}"; do
-        ((i == 0)) || printf ', '
-        printf '{"name": "%s", "result": "%s", "seconds": %d}' \
-            "${names[i]}" "${results[i]}" "${seconds[i]}"
-    done
-    printf ']}\n'
-} >"$out/gpu_check.json"
-printf '\n%-28s %-9s %6s\n' step result seconds
-for i in "${!names[@]}"; do
-    printf '%-28s %-9s %6d\n' "${names[i]}" "${results[i]}" "${seconds[i]}"
-    [[ ${results[i]} == ok || ${results[i]} == skipped ]] || failed=1
-done
-printf 'gpu_check: %d steps in %d s%s\n' "${#names[@]}" "$SECONDS" \
-    "$( ((failed)) && echo ', some FAILED')"
-exit $failed
+finish
