@@ -1,7 +1,5 @@
 #!/usr/bin/env bash
-# gpu_pack.sh FOLDER: unpack what gpu_check.sh needs beside CUDA, a compiler and CMake into FOLDER
-# (Open MPI, hwloc, jansson, Check and pkg-config of this Debian release), to be carried to a GPU
-# machine without a network. Below 60 MB. Installs nothing.
+# gpu_pack.sh: what gpu_check.sh needs, for a machine without a network. See usage below.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -11,10 +9,32 @@ packages=(libopenmpi3 libopenmpi-dev openmpi-bin openmpi-common libpmix2 libeven
     libsubunit-dev libudev1 pkgconf pkgconf-bin libpkgconf3 zlib1g libmunge2)
 limit_kib=$((60 * 1000))
 
-[[ $# -eq 1 ]] || die "usage: gpu_pack.sh FOLDER"
-[[ ! -e $1 || -z $(ls -A "$1") ]] || die "$1: not empty"
+usage() {
+    cat <<'END'
+gpu_pack.sh FOLDER: unpack what gpu_check.sh needs beside CUDA, a compiler and CMake into FOLDER
+(Open MPI, hwloc, jansson, Check and pkg-config of this Debian release), to be carried to a GPU
+machine without a network. FOLDER is made, or is empty. Below 60 MB. Installs nothing.
+END
+}
+
+wrong() {
+    printf 'gpu_pack.sh: %s; see gpu_pack.sh --help\n' "$*" >&2
+    exit 2
+}
+
+case ${1:-} in
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    -*) wrong "unknown option '$1'" ;;
+    '') wrong "no FOLDER" ;;
+esac
+[[ $# -eq 1 ]] || wrong "'$2' is one argument too many"
 command -v apt-get >/dev/null || die "apt-get: not found; this script runs on Debian"
-mkdir -p "$1"
+text=$(mkdir -p "$1" 2>&1) || die "$text"
+[[ -z $(ls -A "$1") ]] || die "$1: not empty"
+[[ -w $1 ]] || die "$1: can not be written"
 folder=$(cd "$1" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -37,4 +57,4 @@ find "$folder" -name '*_java*' -delete -o -name '*mpifh*' -delete -o -name '*use
 
 size=$(du -sk "$folder" | cut -f1)
 ((size < limit_kib)) || die "$folder: $size KiB, expected less than $limit_kib"
-say "$folder: $size KiB; on the GPU machine: scripts/gpu_check.sh --packages $1 OUTDIR"
+say "$folder: $size KiB; on the GPU machine: scripts/gpu_check.sh --packages ${1@Q} OUTDIR"

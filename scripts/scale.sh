@@ -1,11 +1,26 @@
 #!/usr/bin/env bash
-# scale.sh [--tiny] [--rate RATE] [OUTDIR]: how an expert layer scales on several nodes of this
-# machine (scripts/cluster.sh), measured and predicted, in under ten minutes. Leaves report.md with
-# tables, the pictures (SVG, PNG) and every figure as JSON in OUTDIR, build/scale without. --tiny:
-# small sizes, once each, to try the script. Exit status 77 where no cluster is possible.
+# scale.sh: how an expert layer scales on several nodes of this machine. See usage below.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
+
+usage() {
+    cat <<'END'
+scale.sh [--tiny] [--rate RATE] [OUTDIR]: how an expert layer scales on several nodes of this
+machine (scripts/cluster.sh), measured and predicted, in under ten minutes
+
+  --tiny       small sizes, once each, to try the script
+  --rate RATE  of each link, 1gbit without
+
+Leaves report.md with tables, the pictures (SVG, PNG) and every figure as JSON in OUTDIR,
+build/scale without. Exit status 77 where no cluster is possible.
+END
+}
+
+wrong() {
+    printf 'scale.sh: %s; see scale.sh --help\n' "$*" >&2
+    exit 2
+}
 
 rate=1gbit
 experts=32 topk=4 hidden=1024 inter=704
@@ -14,9 +29,13 @@ passes=3 iterations=20 rounds=40
 link=(--experts 256 --topk 8 --hidden 1024 --inter 32) link_tokens=256
 comm=(-b 16K -e 1M -n 10)
 tiny=
-out=$root/build/scale
+out=
 while [[ $# -gt 0 ]]; do
     case $1 in
+        -h | --help)
+            usage
+            exit 0
+            ;;
         --tiny)
             tiny=' --tiny'
             experts=16 topk=4 hidden=128 inter=64 strong=64 weak=16 passes=1 iterations=3 rounds=1
@@ -24,17 +43,19 @@ while [[ $# -gt 0 ]]; do
             comm=(-b 4K -e 16K -n 3)
             ;;
         --rate)
-            rate=${2:-}
+            [[ -n ${2:-} ]] || wrong "--rate: expected a rate, as 1gbit"
+            rate=$2
             shift
             ;;
-        -*)
-            printf 'usage: scale.sh [--tiny] [--rate RATE] [OUTDIR]\n' >&2
-            exit 2
+        -*) wrong "unknown option '$1'" ;;
+        *)
+            [[ -z $out ]] || wrong "'$1' is one argument too many"
+            out=$1
             ;;
-        *) out=$1 ;;
     esac
     shift
 done
+out=${out:-$root/build/scale}
 shape=(--experts "$experts" --topk "$topk" --hidden "$hidden" --inter "$inter")
 witan=${WITAN:-$root/build/witan}
 name=scale$$
