@@ -14,11 +14,16 @@ Needs PyTorch with CUDA; Triton where it is there. Writes DIR/peers.json and pri
 import argparse
 import json
 import pathlib
+import shutil
 import statistics
 import subprocess
 import sys
 
-import torch
+try:
+    import torch
+    torch_missing = None
+except (ImportError, OSError) as error:  # without it --help still works
+    torch_missing = str(error).split("\n")[0]
 
 try:
     import triton
@@ -173,21 +178,62 @@ def time_witan(program, shape, rows, repeat, out):
     return {r["rows_per_expert"]: r["p50_us"] * 1e-3 for r in results}
 
 
-def main():
+def shape_names(text):
+    names = text.split(",")
+    for name in names:
+        if name not in SHAPES:
+            raise argparse.ArgumentTypeError(f"'{name}', expected some of {','.join(SHAPES)}")
+    return names
+
+
+def count(text):
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"'{text}', expected a number above 0")
+    return int(text)
+
+
+def counts(text):
+    return [count(part) for part in text.split(",")]
+
+
+def read_options():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--witan", required=True)
-    parser.add_argument("--out", required=True, type=pathlib.Path)
-    parser.add_argument("--shapes", default=",".join(SHAPES))
-    parser.add_argument("--rows", default="4,16,64,1024,2048")
-    parser.add_argument("--repeat", type=int, default=11)
-    options = parser.parse_args()
-    rows = [int(r) for r in options.rows.split(",")]
-    options.out.mkdir(parents=True, exist_ok=True)
+    parser.add_argument("--witan", required=True, metavar="PROGRAM")
+    parser.add_argument("--out", required=True, type=pathlib.Path, metavar="DIR")
+    parser.add_argument("--shapes", type=shape_names, default=list(SHAPES), metavar="NAME,...",
+                        help=f"some of {', '.join(SHAPES)}; all without")
+    parser.add_argument("--rows", type=counts, default=[4, 16, 64, 1024, 2048], metavar="N,...",
+                        help="rows of each expert")
+    parser.add_argument("--repeat", type=count, default=11, metavar="N")
+    return parser.parse_args()
+
+
+def require(condition, text):
+    if not condition:
+        sys.exit(f"gpu_bench.py: {text}")
+
+
+def main():
+    options = read_options()
+    require(torch_missing is None, f"needs PyTorch with CUDA: {torch_missing}")
+    require(torch.cuda.is_available(), f"needs CUDA: torch {torch.__version__} finds no device")
+    require(shutil.which(options.witan), f"{options.witan}: not a program")
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        measure(options)
+    except OSError as error:
+        require(False, error)
+    except subprocess.CalledProcessError as error:
+        require(False, f"that failed: {' '.join(error.cmd)}")
+
+
+def measure(options):
+    rows = options.rows
     results = []
     print(f"# {torch.cuda.get_device_name()}, torch {torch.__version__}, bf16, medians of "
           f"{options.repeat}; ms; ratio: peer's two products / witan's whole expert network")
     print(f"# {'shape':16} {'E':>4} {'rows':>6} {'witan':>9} {'again':>9} {'TFLOP/s':>8} {'TB/s':>6}  peers")
-    for shape in options.shapes.split(","):
+    for shape in options.shapes:
         E, _, H, I = SHAPES[shape]
         first = time_witan(options.witan, shape, rows, options.repeat, options.out)
         peers = {r: time_peers(shape, r, options.repeat) for r in rows}
