@@ -12,7 +12,7 @@
  * of BF16 (F32: words) stay as they are. Past the end words are zero. */
 VEC_INLINE vec_t load_words(const void *row, int64_t at, int64_t words, witan_dtype_t dtype)
 {
-    const size_t element         = witan_dtype_bytes(dtype);
+    const size_t element         = dtype == WITAN_F32 ? sizeof(float) : sizeof(uint16_t);
     const char  *from            = (const char *)row + (size_t)at * element;
     float        rest[VEC_LANES] = {0};
 
@@ -27,13 +27,13 @@ VEC_INLINE vec_t load_words(const void *row, int64_t at, int64_t words, witan_dt
 #define PACK_AHEAD (8 * VEC_LANES)
 
 /* Pack words 0..words-1 of `count` rows as packed [words][count], a cache line of every row at a
- * time: rows 4 KiB apart share one set of the first-level cache and drive each other out. Fetching
- * lines of `packed` before they are written halved the time where they come from memory. */
+ * time: rows 4 KiB apart share one set of the first-level cache and drive each other out. Most of
+ * it waited for lines of `packed`, which are fetched before they are written. */
 VEC_INLINE void pack_words(int32_t count, int64_t words, const void *const *rows,
                            const witan_dtype_t dtype, float *packed)
 {
     enum { BLOCKS_MAX = WTN_CACHE_LINE_BYTES / (VEC_LANES * sizeof(uint16_t)) };
-    const size_t element = witan_dtype_bytes(dtype);
+    const size_t element = dtype == WITAN_F32 ? sizeof(float) : sizeof(uint16_t);
     const int    blocks  = dtype == WITAN_F32 ? BLOCKS_MAX / 2 : BLOCKS_MAX;
     vec_t        block[BLOCKS_MAX][VEC_LANES];
 
