@@ -1,14 +1,13 @@
-/* Top-k on a device: a warp per token, or a block where experts are many. Scores are computed as
- * the reference computes them, operation by operation, so that equal logits give equal ids always
- * and equal weights too. */
+/* Top-k on a device: a warp per token, its experts in registers where they are few enough, or a
+ * block where they are many. Scores are computed as the reference computes them, operation by
+ * operation, so that equal logits give equal ids always and equal weights too. */
 #include <math.h>
 
 #include "core/error.h"
 #include "core/util.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/scan.cuh"
-#include "kernels/plain_math.h"
-#include "kernels/topk/topk.h"
+#include "kernels/topk/topk_held_cuda.cuh"
 
 /* Experts up to which a warp does a token, its arrays in shared memory. */
 #define WARP_EXPERTS  1024
@@ -18,18 +17,6 @@
 #define SCORES_MAX    65536
 /* Candidates that a block sorts in shared memory. */
 #define SHARED_LIST 2048
-#define NONE        0xffffffffu
-
-typedef struct topk_params {
-    const float    *logits, *bias, *correction;
-    int32_t        *ids;
-    float          *weights;
-    char           *workspace; /* a block per token: array_bytes of each block */
-    size_t          array_bytes;
-    int64_t         token_count;
-    uint32_t        expert_count, topk, group_best;
-    witan_routing_t routing;
-} topk_params_t;
 
 /* What the team of a token, a warp or a block, works with. */
 typedef struct arrays {
@@ -51,30 +38,6 @@ typedef struct scratch {
 WTN_DEVICE scratch_t *block_scratch(void)
 {
     return (scratch_t *)wtn_shared();
-}
-
-/* ---- values as keys: they order as the values do; -0 is 0. No value but NaN has key 0. ---- */
-
-WTN_DEVICE uint32_t key_of(float value)
-{
-    const uint32_t bits = wtn_bits_from_float(value + 0.0f);
-
-    return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
-}
-
-WTN_DEVICE float value_of(uint32_t key)
-{
-    return wtn_float_from_bits((key & 0x80000000u) != 0 ? key & 0x7fffffffu : ~key);
-}
-
-WTN_DEVICE uint64_t entry_of(uint32_t key, uint32_t index)
-{
-    return (uint64_t)key << 32 | (NONE - index);
-}
-
-WTN_DEVICE uint32_t index_of(uint64_t entry)
-{
-    return NONE - (uint32_t)entry;
 }
 
 /* ---- a team: all its threads call these together ---- */
@@ -113,17 +76,6 @@ template <bool block> WTN_DEVICE uint32_t max_of(uint32_t value)
         wtn_sync_block();
     }
     return best;
-}
-
-WTN_DEVICE double shuffle_xor(double value, uint32_t mask)
-{
-    uint64_t bits;
-
-    memcpy(&bits, &value, sizeof(bits));
-    bits = (uint64_t)wtn_shuffle_xor((uint32_t)(bits >> 32), mask) << 32 |
-           wtn_shuffle_xor((uint32_t)bits, mask);
-    memcpy(&value, &bits, sizeof(value));
-    return value;
 }
 
 /* A warp: the sum of one chunk, as the reference's. */
@@ -468,6 +420,25 @@ WTN_DEVICE arrays_t arrays_at(const topk_params_t &p, char *memory)
     return a;
 }
 
+template <int each>
+WTN_KERNEL(HELD_THREADS, HELD_BLOCKS(each))
+held_kernel(WTN_PARAMS(topk_params_t, p))
+{
+    const int64_t step = (int64_t)wtn_block_count() * (HELD_THREADS / 32);
+    int64_t       t    = (int64_t)wtn_block() * (HELD_THREADS / 32) + wtn_warp();
+    held_t<each>  next;
+
+    wtn_grid_wait();
+    next = held_logits<each>(p, t);
+    for (; t < p.token_count; t += step) {
+        held_t<each> score = next;
+
+        next = held_logits<each>(p, t + step);
+        held_token(p, score, t);
+    }
+    wtn_grid_release();
+}
+
 WTN_KERNEL(WARP_THREADS, 8) warp_kernel(WTN_PARAMS(topk_params_t, p))
 {
     wtn_grid_wait();
@@ -531,6 +502,29 @@ static topk_params_t params_of(const wtn_topk_args_t *args)
     return p;
 }
 
+/* Are the experts few, and the groups, if any, registers? */
+static bool can_hold(const topk_params_t *p)
+{
+    const uint32_t groups = (uint32_t)p->routing.group_count;
+
+    return p->expert_count <= 32 * HELD_MAX && p->topk <= 32 &&
+           (groups == 1 || p->expert_count == 32 * groups);
+}
+
+static witan_status_t run_held(const topk_params_t *p, wtn_launch_t launch)
+{
+    const int64_t blocks = wtn_ceil_div(p->token_count, HELD_THREADS / 32);
+    const int     each   = p->expert_count <= 32 * 4 ? 4 : p->expert_count <= 32 * 8 ? 8 : HELD_MAX;
+
+    launch.threads = HELD_THREADS;
+    launch.blocks  = wtn_grid(blocks, HELD_BLOCKS(each), 0);
+    return wtn_launch_early(&launch,
+                            each == 4   ? held_kernel<4>
+                            : each == 8 ? held_kernel<8>
+                                        : held_kernel<HELD_MAX>,
+                            p);
+}
+
 extern "C" witan_status_t wtn_cuda_topk(const wtn_topk_args_t *args)
 {
     const size_t needed =
@@ -551,6 +545,9 @@ extern "C" witan_status_t wtn_cuda_topk(const wtn_topk_args_t *args)
     }
     launch.name   = "topk";
     launch.stream = args->stream;
+    if (can_hold(&params)) {
+        return run_held(&params, launch);
+    }
     if (args->expert_count <= WARP_EXPERTS) {
         const int64_t warps = WARP_THREADS / 32;
 

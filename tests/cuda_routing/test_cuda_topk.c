@@ -140,9 +140,10 @@ static const witan_routing_t scores[] = {
 
 START_TEST(test_topk_every_score_bits_of_reference)
 {
-    static const int32_t shapes[][2] = {{1, 1},   {2, 1},    {7, 7},    {31, 3},  {32, 8},
-                                        {33, 33}, {60, 4},   {128, 8},  {256, 8}, {257, 100},
-                                        {513, 6}, {1024, 8}, {1024, 65}};
+    static const int32_t shapes[][2] = {{1, 1},    {2, 1},     {7, 7},   {31, 3},   {32, 8},
+                                        {33, 33},  {60, 4},    {128, 8}, {129, 33}, {200, 32},
+                                        {256, 8},  {257, 100}, {384, 8}, {385, 8},  {513, 6},
+                                        {1024, 8}, {1024, 65}};
 
     for (size_t i = 0; i < WTN_COUNT_OF(shapes); i++) {
         check_topk(&scores[_i], shapes[i][0], shapes[i][1], 2 * LOGITS_KINDS + 1);
