@@ -61,14 +61,14 @@ WTN_DEVICE void bring_stage(const gate_params_t &p, const char *const (&from)[sh
     const wtn_saddr_t to    = shared + (uint32_t)(index % STAGE_COUNT) * shape::bytes +
                            stage_place(wtn_thread() / 8, chunk);
 
+    if (index * STAGE_COLUMNS < p.stored_cols) {
 #pragma unroll
-    for (int i = 0; i < shape::passes; i++) {
-        const bool x = i * STAGED_THREADS / 8 < shape::tokens;
+        for (int i = 0; i < shape::passes; i++) {
+            const bool x     = i * STAGED_THREADS / 8 < shape::tokens;
+            const bool there = k < (x ? p.hidden_size : p.stored_cols);
 
-        if (k < (x ? p.hidden_size : p.stored_cols)) {
-            wtn_copy16_async(to + i * STAGED_THREADS / 8 * STAGE_ROW, from[i] + k * 2, 16);
-        } else if (index * STAGE_COLUMNS < p.stored_cols) {
-            wtn_copy16_async(to + i * STAGED_THREADS / 8 * STAGE_ROW, from[i], 0);
+            wtn_copy16_async(to + i * STAGED_THREADS / 8 * STAGE_ROW, from[i] + (there ? k * 2 : 0),
+                             there ? 16 : 0);
         }
     }
     wtn_copy_commit();
