@@ -1,5 +1,5 @@
 /* What tests can tell the emulator and ask it; plain C. Environment variables of the same meaning
- * are read when the first call of CUDA's runtime is made.
+ * are read when the first call of CUDA's runtime is made; one without meaning ends the program.
  *
  *   WTN_EMULATOR_ORDER       forward | reverse | random[:SEED], then optionally ,late or ,early
  *   WTN_EMULATOR_DEVICES     devices to show (8); 0: none; "no-driver": as without a driver

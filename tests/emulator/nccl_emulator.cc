@@ -53,12 +53,12 @@ static void read_environment(void)
     char              name[12]    = "";
     int               count = 1, rank = -1;
 
-    if (done || text == NULL) {
+    if (done || text == NULL || *text == '\0') {
         return;
     }
     done = true;
-    if (sscanf(text, "%11[a-z_]:%d@%d", name, &count, &rank) < 1 ||
-        (rank >= 0 && rank != world_rank())) {
+    if (sscanf(text, "%11[a-z_]:%d@%d", name, &count, &rank) >= 1 && rank >= 0 &&
+        rank != world_rank()) {
         return;
     }
     for (size_t i = 1; i < sizeof(names) / sizeof(names[0]); i++) {
@@ -68,8 +68,8 @@ static void read_environment(void)
             return;
         }
     }
-    fprintf(stderr, "emulator: WTN_EMULATOR_NCCL=%s is not understood\n", text);
-    abort();
+    complain("WTN_EMULATOR_NCCL",
+             "stall, error, refuse, init_stall or init_sleep, then :COUNT and @RANK", text);
 }
 
 static moment_t moment_of(wtn_emulator_nccl_fault_t wanted)

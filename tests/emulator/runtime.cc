@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tests/emulator/launch.h"
 #include "tests/emulator/state.h"
@@ -38,17 +39,30 @@ uint64_t draw(void)
     return z ^ (z >> 31);
 }
 
-static int number_from(const char *name, int otherwise)
-{
-    const char *text = getenv(name);
-
-    return text == NULL || *text == '\0' ? otherwise : (int)strtol(text, NULL, 10);
-}
-
-static void complain(const char *name, const char *expected, const char *found)
+void complain(const char *name, const char *expected, const char *found)
 {
     (void)fprintf(stderr, "emulator: %s: expected %s, found '%s'\n", name, expected, found);
-    abort();
+    _exit(EXIT_FAILURE); /* no other thread or library has a part in this */
+}
+
+/* The whole text is a number, of `least` or more. */
+static int number_of(const char *name, const char *expected, const char *text, int least)
+{
+    char *end;
+    long  number = strtol(text, &end, 10);
+
+    if (end == text || *end != '\0' || number < least || number > INT32_MAX) {
+        complain(name, expected, text);
+    }
+    return (int)number;
+}
+
+static int number_from(const char *name, int otherwise, int least)
+{
+    const char *text     = getenv(name);
+    const char *expected = least == 0 ? "a number" : "a number of 1 or more";
+
+    return text == NULL || *text == '\0' ? otherwise : number_of(name, expected, text, least);
 }
 
 static void read_settings(void)
@@ -59,15 +73,17 @@ static void read_settings(void)
         return;
     }
     settings_read         = true;
-    settings.device_count = number_from("WTN_EMULATOR_DEVICES", 8);
-    settings.capability   = number_from("WTN_EMULATOR_CAPABILITY", 90);
-    settings.sm_count     = number_from("WTN_EMULATOR_SMS", 8);
-    settings.protect      = number_from("WTN_EMULATOR_PROTECT", 1) != 0;
-    settings.trace        = number_from("WTN_EMULATOR_TRACE", 0) != 0;
+    settings.capability   = number_from("WTN_EMULATOR_CAPABILITY", 90, 0);
+    settings.sm_count     = number_from("WTN_EMULATOR_SMS", 8, 1);
+    settings.protect      = number_from("WTN_EMULATOR_PROTECT", 1, 0) != 0;
+    settings.trace        = number_from("WTN_EMULATOR_TRACE", 0, 0) != 0;
     text                  = getenv("WTN_EMULATOR_DEVICES");
+    settings.device_count = 8;
     if (text != NULL && strcmp(text, "no-driver") == 0) {
         settings.device_count = 0;
         settings.no_driver    = true;
+    } else if (text != NULL && *text != '\0') {
+        settings.device_count = number_of("WTN_EMULATOR_DEVICES", "a number or no-driver", text, 0);
     }
     text = getenv("WTN_EMULATOR_ORDER");
     if (text != NULL && *text != '\0' && !wtn_emulator_parse_order(text)) {
@@ -76,9 +92,11 @@ static void read_settings(void)
     }
     text = getenv("WTN_EMULATOR_FAIL");
     if (text != NULL && strncmp(text, "alloc:", 6) == 0) {
-        settings.alloc_fails_in = (int)strtol(text + 6, NULL, 10);
+        settings.alloc_fails_in =
+            number_of("WTN_EMULATOR_FAIL", "alloc:N of 1 or more", text + 6, 1);
     } else if (text != NULL && strncmp(text, "launch:", 7) == 0) {
-        settings.launch_fails_in = (int)strtol(text + 7, NULL, 10);
+        settings.launch_fails_in =
+            number_of("WTN_EMULATOR_FAIL", "launch:N of 1 or more", text + 7, 1);
     } else if (text != NULL && *text != '\0') {
         complain("WTN_EMULATOR_FAIL", "alloc:N or launch:N", text);
     }

@@ -29,6 +29,9 @@ extern settings_t settings;
 
 uint64_t draw(void); /* the next random number */
 
+/* An environment variable that means nothing: one line, and the program ends with status 1. */
+[[noreturn]] void complain(const char *name, const char *expected, const char *found);
+
 /* ---- every call of the runtime is made under one lock ---- */
 
 extern std::recursive_mutex lock;

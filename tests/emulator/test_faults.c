@@ -262,6 +262,31 @@ START_TEST(test_missing_driver_or_device_as_with_cuda)
 }
 END_TEST
 
+static const char *const meaningless[][2] = {
+    {"WTN_EMULATOR_ORDER", "backward"},       {"WTN_EMULATOR_DEVICES", "two"},
+    {"WTN_EMULATOR_DEVICES", "-1"},           {"WTN_EMULATOR_SMS", "0"},
+    {"WTN_EMULATOR_CAPABILITY", "9.0"},       {"WTN_EMULATOR_FAIL", "alloc"},
+    {"WTN_EMULATOR_FAIL", "alloc:0"},         {"WTN_EMULATOR_FAIL", "launch:"},
+    {"WTN_EMULATOR_TRACE", "99999999999999"},
+};
+static int meaningless_index;
+
+static int with_meaningless_setting(void)
+{
+    int count;
+
+    (void)setenv(meaningless[meaningless_index][0], meaningless[meaningless_index][1], 1);
+    (void)cudaGetDeviceCount(&count);
+    return 0;
+}
+
+START_TEST(test_setting_without_meaning_ends_the_program)
+{
+    meaningless_index = _i;
+    ck_assert_int_eq(child(with_meaningless_setting), EXIT_FAILURE);
+}
+END_TEST
+
 int main(void)
 {
     Suite   *suite  = suite_create("faults");
@@ -280,6 +305,8 @@ int main(void)
     tcase_add_test(tc, test_allocation_fails_on_demand);
     tcase_add_test(tc, test_launch_fails_on_demand_and_stays_failed);
     tcase_add_test(tc, test_missing_driver_or_device_as_with_cuda);
+    tcase_add_loop_test(tc, test_setting_without_meaning_ends_the_program, 0,
+                        (int)(sizeof(meaningless) / sizeof(meaningless[0])));
     suite_add_tcase(suite, tc);
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);
