@@ -57,9 +57,9 @@ static size_t carve(run_t *run, void *base, const wtn_ffn_spec_t *spec,
     run->sort.sorted_in       = wtn_carve(&carver, rows, sizeof(int64_t));
     run->sort.sorted_out      = wtn_carve(&carver, rows, sizeof(int64_t));
     if (shape->Hp != shape->H) {
-        run->x = wtn_carve(&carver, rows, (size_t)shape->Hp * shape->element);
+        run->x = wtn_cuda_carve_rows(&carver, rows, (size_t)shape->Hp * shape->element);
     }
-    run->h    = wtn_carve(&carver, rows, (size_t)shape->Ip * shape->element);
+    run->h    = wtn_cuda_carve_rows(&carver, rows, (size_t)shape->Ip * shape->element);
     run->gemm = wtn_carve(&carver, 1, gemm_workspace_bytes(spec, shape, row_count_max));
     return carver.bytes;
 }

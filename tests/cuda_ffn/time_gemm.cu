@@ -2,7 +2,8 @@
  *
  *   time_gemm check             every form against sums in double, equal bits between forms
  *   time_gemm prefill [ROWS]    many rows an expert, beside one dense cublasGemmEx of as many rows
- *   time_gemm decode            few rows an expert: weights per second beside what a read gets
+ *   time_gemm sustain [ROWS]    the same products, each by itself until the chip is at its power
+ * limit time_gemm decode            few rows an expert: weights per second beside what a read gets
  *   time_gemm layer             Qwen3-30B's experts, 32768 tokens
  *
  * Not part of ctest: it needs a Hopper GPU to itself. Build: nvcc -arch=sm_90a, with the .cu it
@@ -201,6 +202,91 @@ static int prefill(int64_t mean)
     return 0;
 }
 
+/* Seconds of one run, of many without a pause: at the power limit time is energy, which runs that
+ * take turns with others do not pay for themselves. */
+static double sustained_time(double seconds, const std::function<void()> &work)
+{
+    cudaEvent_t from, to;
+    float       ms    = 0;
+    int         count = 1;
+
+    TRY(cudaEventCreate(&from));
+    TRY(cudaEventCreate(&to));
+    for (int pass = 0; pass < 3; pass++) { /* how many, warm, measured */
+        TRY(cudaEventRecord(from));
+        for (int i = 0; i < count; i++) {
+            work();
+        }
+        TRY(cudaEventRecord(to));
+        TRY(cudaEventSynchronize(to));
+        TRY(cudaEventElapsedTime(&ms, from, to));
+        count = pass == 0 ? (int)(seconds * 1e3 / ms) + 1 : count;
+    }
+    TRY(cudaEventDestroy(from));
+    TRY(cudaEventDestroy(to));
+    return ms * 1e-3 / count;
+}
+
+static int sustain(int64_t mean)
+{
+    enum { ROUNDS = 5 };
+
+    printf("sustained, bf16, TFLOP/s, median of %d (least, most)\n", ROUNDS);
+    for (const model_t &m : models) {
+        problem_t p;
+        uint16_t *wide;
+
+        problem_make(&p, true, true, false, m.H, m.I, ragged(m.experts, mean),
+                     m.experts * mean / m.topk);
+        p.x_sorted = device_random((size_t)p.rows * m.H, true, 1.7f, 9);
+        wide       = device_alloc<uint16_t>((size_t)p.rows * p.up.N);
+
+        const double up   = 2e-12 * p.rows * p.up.N * p.up.K;
+        const double down = 2e-12 * p.rows * p.down.N * p.down.K;
+        const struct {
+            const char           *name;
+            double                work;
+            std::function<void()> run;
+        } works[] = {
+            {"dense up", up, [&] { dense(p.x_sorted, p.w_up, wide, p.rows, p.up.N, p.up.K); }},
+            {"up gathered", up, [&] { run_form(FORM_COUNT, &p, true, true); }},
+            {"up beside, middle", up, [&] { run_form(FORM_MIDDLE, &p, true, false); }},
+            {"up beside, wide", up, [&] { run_form(FORM_WIDE, &p, true, false); }},
+            {"dense down", down, [&] { dense(p.h, p.w_down, p.out, p.rows, p.down.N, p.down.K); }},
+            {"down, middle", down, [&] { run_form(FORM_MIDDLE, &p, false, false); }},
+            {"down, wide", down, [&] { run_form(FORM_WIDE, &p, false, false); }},
+            {"both, middle", up + down,
+             [&] {
+                 run_form(FORM_COUNT, &p, true, true);
+                 run_form(FORM_MIDDLE, &p, false, false);
+             }},
+            {"both, wide", up + down,
+             [&] {
+                 run_form(FORM_COUNT, &p, true, true);
+                 run_form(FORM_WIDE, &p, false, false);
+             }},
+        };
+        const size_t                     count = sizeof(works) / sizeof(works[0]);
+        std::vector<std::vector<double>> rates(count);
+
+        run_form(FORM_COUNT, &p, true, true); /* h */
+        for (int round = 0; round < ROUNDS; round++) {
+            for (size_t i = 0; i < count; i++) {
+                rates[i].push_back(works[i].work / sustained_time(0.06, works[i].run));
+            }
+        }
+        for (size_t i = 0; i < count; i++) {
+            std::sort(rates[i].begin(), rates[i].end());
+            printf("%-12s %5lld %-18s %6.1f (%.1f, %.1f)\n", m.name, (long long)mean, works[i].name,
+                   rates[i][ROUNDS / 2], rates[i][0], rates[i][ROUNDS - 1]);
+        }
+        fflush(stdout);
+        TRY(cudaFree(wide));
+        problem_free(&p);
+    }
+    return 0;
+}
+
 /* rows of each of `hit` experts, spread over all */
 static void decode_one(const model_t &m, int experts, int hit, int64_t rows, double read)
 {
@@ -383,6 +469,9 @@ int main(int argc, char **argv)
     }
     if (strcmp(what, "prefill") == 0) {
         return prefill(argc > 2 ? atoll(argv[2]) : 2048);
+    }
+    if (strcmp(what, "sustain") == 0) {
+        return sustain(argc > 2 ? atoll(argv[2]) : 2048);
     }
     if (strcmp(what, "decode") == 0) {
         return decode();

@@ -41,6 +41,10 @@ extern "C" witan_status_t wtn_cuda_status(int code, const char *what)
     }
     return WITAN_OK;
 }
+extern "C" int32_t wtn_cuda_capability(void)
+{
+    return 90;
+}
 extern "C" int32_t wtn_cuda_sm_count(int32_t reserved)
 {
     static int count;
