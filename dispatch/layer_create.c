@@ -385,10 +385,12 @@ witan_status_t witan_memory_alloc(const witan_layer_t *layer, void **out, size_t
 {
     witan_status_t status;
 
+    if (out != NULL) {
+        *out = NULL;
+    }
     if (layer == NULL || out == NULL) {
         return WTN_ERROR(WITAN_E_ARGUMENT, "memory: layer or out is NULL");
     }
-    *out   = NULL;
     status = use_device(layer->group, layer->layout.backend);
     return status == WITAN_OK ? layer->layout.backend->alloc(out, bytes > 0 ? bytes : 1) : status;
 }

@@ -145,17 +145,45 @@ static witan_status_t choose_fastest(const wtn_tier_t *const *tiers, witan_dtype
     return WITAN_OK;
 }
 
+/* The name that "auto" stands for, and who gave it. */
+static const char *resolve(const char *name, const char **source)
+{
+    *source = "kernel tier";
+    if (strcmp(name, "auto") == 0) {
+        *source = "WITAN_KERNEL_TIER";
+        name    = wtn_env_text(WTN_ENV_WITAN_KERNEL_TIER);
+    }
+    return name;
+}
+
+bool wtn_tier_is_known(const wtn_tier_t *const *tiers, const char *name)
+{
+    bool known = false;
+
+    for (int32_t i = 0; tiers != NULL && tiers[i] != NULL; i++) {
+        known = known || strcmp(name, tiers[i]->name) == 0;
+    }
+    return known;
+}
+
+witan_status_t wtn_tier_check(const wtn_tier_t *const *tiers, const char *name)
+{
+    const char *source;
+
+    name = resolve(name, &source);
+    return tiers == NULL || strcmp(name, "auto") == 0 || wtn_tier_is_known(tiers, name)
+               ? WITAN_OK
+               : unknown(tiers, source, name);
+}
+
 witan_status_t wtn_tier_choose(const wtn_tier_t *const *tiers, const char *name,
                                witan_dtype_t dtype, const wtn_tier_t **out)
 {
-    const char *source = "kernel tier";
+    const char *source;
     char        reason[128];
 
     *out = NULL;
-    if (strcmp(name, "auto") == 0) {
-        source = "WITAN_KERNEL_TIER";
-        name   = wtn_env_text(WTN_ENV_WITAN_KERNEL_TIER);
-    }
+    name = resolve(name, &source);
     if (strcmp(name, "auto") == 0) {
         return choose_fastest(tiers, dtype, out);
     }

@@ -34,6 +34,13 @@ const char *wtn_tier_name(const wtn_tier_t *tier);
 /* Can this machine run it, and if not, why. */
 bool wtn_tier_probe(const wtn_tier_t *tier, char *reason, size_t reason_bytes);
 
+/* Has a backend's table (NULL: none built in) a tier of this name; it need not run here. */
+bool wtn_tier_is_known(const wtn_tier_t *const *tiers, const char *name);
+
+/* WITAN_E_ARGUMENT naming the known tiers where `name`, or with "auto" what WITAN_KERNEL_TIER says,
+ * is none of them. */
+witan_status_t wtn_tier_check(const wtn_tier_t *const *tiers, const char *name);
+
 /* Find a tier of a backend's table by name; "auto": WITAN_KERNEL_TIER if set, else the fastest that
  * serves `dtype` and whose probe passes. WITAN_E_ARGUMENT for an unknown name; WITAN_E_UNSUPPORTED
  * for one that does not serve `dtype`, or with the probe's reason. */

@@ -105,12 +105,15 @@ typedef struct wtn_bench_graph {
     void                    *stream, *graph;
 } wtn_bench_graph_t;
 
-#define WTN_BENCH_GRAPH_OPTION(value)                                         \
-    WTN_OPT_FLAG("graph", value,                                              \
-                 "time replays of one captured call (cuda: padded or direct " \
-                 "exchange, not the tier cublas)")
+#define WTN_BENCH_GRAPH_OPTION(value_)                                                            \
+    {                                                                                             \
+        .name = "graph", .kind = WTN_OPTION_FLAG,                                                 \
+        .help =                                                                                   \
+            "time replays of one captured call (padded or direct exchange, not the tier cublas)", \
+        .value = value_, .cuda = true                                                             \
+    }
 
-/* A stream for the calls. WITAN_E_ARGUMENT where the backend has no device. */
+/* A stream for the calls. The backend has a device. */
 witan_status_t wtn_bench_graph_open(wtn_bench_graph_t *graph, const wtn_backend_t *backend);
 /* `call` queues on graph->stream. */
 witan_status_t wtn_bench_graph_capture(wtn_bench_graph_t *graph,

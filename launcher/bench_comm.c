@@ -33,15 +33,7 @@ static witan_status_t check_options(const wtn_command_t *command, wtn_comm_optio
     WTN_TRY(wtn_bench_check_options(command, &options->bench));
     WTN_TRY(check_sizes(command, options));
     WTN_TRY(wtn_skew_check("--skew", options->skew));
-    if (strcmp(options->session.backend, "auto") == 0) {
-        options->session.backend = "host";
-    }
-    if (strcmp(options->session.backend, "host") != 0) {
-        return WTN_ERROR(WITAN_E_ARGUMENT,
-                         "--backend: expected auto or host, as MPI_Alltoallv moves memory of the "
-                         "host, found '%s'",
-                         options->session.backend);
-    }
+    WTN_TRY(wtn_session_host_only(&options->session, "as MPI_Alltoallv moves memory of the host"));
     if (options->session.tp_count > 1 || options->session.mode != 0) {
         return WTN_ERROR(WITAN_E_ARGUMENT, "--%s: expected expert parallelism only",
                          options->session.mode != 0 ? "mode" : "tp");
@@ -310,7 +302,7 @@ int wtn_bench_comm(int argc, char **argv)
                 WTN_OPT_TEXT("traffic", "FILE", NULL, &options.traffic,
                              "also write bytes by source and destination as JSON"),
                 WTN_PLAN_OPTIONS(&options.plan),
-                WTN_SESSION_OPTIONS(&options.session),
+                WTN_SESSION_HOST_OPTIONS(&options.session),
     };
     const wtn_command_t command = {"bench comm",
                                    "Measure dispatch and combine alone, beside MPI_Alltoallv.",

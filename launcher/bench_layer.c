@@ -591,6 +591,7 @@ int wtn_bench_layer(int argc, char **argv)
            WTN_BENCH_GRAPH_OPTION(&options.graph),
            WTN_BENCH_OPTIONS(&options.bench, "tokens of each rank compared with float64"),
            WTN_PLAN_OPTIONS(&options.plan),
+           WTN_PLAN_CUDA_OPTIONS(&options.plan),
            WTN_SESSION_OPTIONS(&options.session),
            WTN_PLACEMENT_OPTION(&options.session.placement),
     };

@@ -509,7 +509,7 @@ int wtn_bench_rebalance(int argc, char **argv)
                                "steps between two attempts to swap"),
                WTN_BENCH_OPTIONS(&options.bench, "tokens of each rank compared with float64"),
                WTN_PLAN_OPTIONS(&options.plan),
-               WTN_SESSION_OPTIONS(&options.session),
+               WTN_SESSION_HOST_OPTIONS(&options.session),
     };
     const wtn_command_t command = {
         "bench rebalance", "Measure a layer before, while and after its experts are balanced.",
@@ -528,6 +528,9 @@ int wtn_bench_rebalance(int argc, char **argv)
     }
     if (status == WITAN_OK) {
         status = wtn_skew_check("--skew", options.skew);
+    }
+    if (status == WITAN_OK) {
+        status = wtn_session_host_only(&options.session, "as only the host moves experts");
     }
     status = wtn_session_begin(&session, &command, &options.session, status);
     if (status == WITAN_OK) {

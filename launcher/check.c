@@ -415,6 +415,7 @@ int wtn_cmd_check(int argc, char **argv)
            WTN_OPT_INTEGER("tokens", "N", "64", 0, INT32_MAX, &options.token_count, "random tokens"),
            WTN_OPT_INTEGER("seed", "N", "1", 0, INT64_MAX, &options.seed, "of the random tokens"),
            WTN_PLAN_OPTIONS(&options.plan),
+           WTN_PLAN_CUDA_OPTIONS(&options.plan),
            WTN_SESSION_OPTIONS(&options.session),
            WTN_PLACEMENT_OPTION(&options.session.placement),
     };

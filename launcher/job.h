@@ -24,25 +24,41 @@ typedef struct wtn_plan_options {
     int64_t chunk_count, pair_token_count_max, pair_row_count_max, sm_reserved;
 } wtn_plan_options_t;
 
-#define WTN_PLAN_OPTIONS(o)                                                                        \
-    WTN_OPT_CHOICE("combine", "exact|reduced", "exact", &(o)->combine,                             \
-                   "reduced: ranks (two-level: nodes) sum their rows before they return"),         \
-        WTN_OPT_CHOICE("hierarchy", "auto|flat|two-level", "auto", &(o)->hierarchy,                \
-                       "two-level: a token crosses to a node once; flat: to a rank once"),         \
-        WTN_OPT_CHOICE("executor", "auto|contiguous|masked", "auto", &(o)->executor,               \
-                       "how rows are laid out for the experts"),                                   \
-        WTN_OPT_INTEGER("chunks", "N", "1", 1, 65536, &(o)->chunk_count,                           \
-                        "rounds whose transfers overlap the experts"),                             \
-        WTN_OPT_INTEGER("budget-tokens", "N", "0", 0, INT64_MAX, &(o)->pair_token_count_max,       \
-                        "tokens from one rank in one round; 0: all"),                              \
-        WTN_OPT_INTEGER("budget-rows", "N", "0", 0, INT64_MAX, &(o)->pair_row_count_max,           \
-                        "expert rows from one rank in one round; 0: all"),                         \
-        WTN_OPT_CHOICE("exchange", "auto|exact|padded|direct", "auto", &(o)->exchange,             \
-                       "cuda: how tokens travel between devices"),                                 \
-        WTN_OPT_CHOICE("tensor-exchange", "allreduce|scatter", "allreduce", &(o)->tensor_exchange, \
-                       "cuda: scatter gives each rank of a tensor group tokens of its own"),       \
-        WTN_OPT_INTEGER("sm-reserved", "N", "0", 0, 4096, &(o)->sm_reserved,                       \
-                        "cuda: multiprocessors left to communication")
+#define WTN_PLAN_OPTIONS(o)                                                                  \
+    WTN_OPT_CHOICE("combine", "exact|reduced", "exact", &(o)->combine,                       \
+                   "reduced: ranks (two-level: nodes) sum their rows before they return"),   \
+        WTN_OPT_CHOICE("hierarchy", "auto|flat|two-level", "auto", &(o)->hierarchy,          \
+                       "two-level: a token crosses to a node once; flat: to a rank once"),   \
+        WTN_OPT_CHOICE("executor", "auto|contiguous|masked", "auto", &(o)->executor,         \
+                       "how rows are laid out for the experts"),                             \
+        WTN_OPT_INTEGER("chunks", "N", "1", 1, 65536, &(o)->chunk_count,                     \
+                        "rounds whose transfers overlap the experts"),                       \
+        WTN_OPT_INTEGER("budget-tokens", "N", "0", 0, INT64_MAX, &(o)->pair_token_count_max, \
+                        "tokens from one rank in one round; 0: all"),                        \
+        WTN_OPT_INTEGER("budget-rows", "N", "0", 0, INT64_MAX, &(o)->pair_row_count_max,     \
+                        "expert rows from one rank in one round; 0: all")
+
+/* Beside them where the backend may be cuda. */
+#define WTN_PLAN_CUDA_OPTIONS(o)                                                               \
+    {.name     = "exchange",                                                                   \
+     .kind     = WTN_OPTION_CHOICE,                                                            \
+     .argument = "auto|exact|padded|direct",                                                   \
+     .fallback = "auto",                                                                       \
+     .help     = "how tokens travel between devices",                                          \
+     .value    = &(o)->exchange,                                                               \
+     .cuda     = true},                                                                            \
+        {.name     = "tensor-exchange",                                                        \
+         .kind     = WTN_OPTION_CHOICE,                                                        \
+         .argument = "allreduce|scatter",                                                      \
+         .fallback = "allreduce",                                                              \
+         .help     = "scatter gives each rank of a tensor group tokens of its own",            \
+         .value    = &(o)->tensor_exchange,                                                    \
+         .cuda     = true},                                                                        \
+    {                                                                                          \
+        .name = "sm-reserved", .kind = WTN_OPTION_INTEGER, .argument = "N", .fallback = "0",   \
+        .help = "multiprocessors left to communication", .value = &(o)->sm_reserved, .min = 0, \
+        .max = 4096, .cuda = true                                                              \
+    }
 
 /* What only the layer tells: its K. Local. */
 witan_status_t wtn_plan_options_check(const wtn_plan_options_t *options, int32_t topk);

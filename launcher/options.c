@@ -342,7 +342,8 @@ int wtn_options_help(const wtn_command_t *command)
                         option->letter != '\0' ? option->letter : ' ',
                         option->letter != '\0' ? ", " : "  ", option->name,
                         option->argument != NULL ? option->argument : "");
-        printf("%s%*s%s", left, used < HELP_COLUMN ? HELP_COLUMN - used : 2, "", option->help);
+        printf("%s%*s%s%s", left, used < HELP_COLUMN ? HELP_COLUMN - used : 2, "",
+               option->cuda ? "cuda: " : "", option->help);
         if (option->required) {
             printf(" (required)");
         } else if (option->fallback != NULL) {

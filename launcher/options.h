@@ -46,6 +46,7 @@ typedef struct wtn_option {
     int64_t           min, max;
     bool              required;
     bool              own;   /* ranks may give different words, if all or none give any */
+    bool              cuda;  /* other values than the fallback need --backend cuda */
     bool              given; /* out */
     const char       *text;  /* out: as given, else the fallback, else "" */
 } wtn_option_t;

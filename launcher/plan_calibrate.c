@@ -345,7 +345,7 @@ int wtn_plan_calibrate(int argc, char **argv)
                  WTN_OPT_CHOICE("dtype", "f32|f16|bf16", "bf16", &words.dtype, "of activations and weights"),
                  WTN_OPT_INTEGER("rounds", "N", "7", 1, 1000, &words.round_count,
                                  "repetitions, of which the best counts"),
-                 WTN_SESSION_OPTIONS(&words.session),
+                 WTN_SESSION_HOST_OPTIONS(&words.session),
     };
     const wtn_command_t command = {"plan calibrate", "Measure this machine for witan plan scale.",
                                    table, WTN_COUNT_OF(table)};
@@ -361,6 +361,9 @@ int wtn_plan_calibrate(int argc, char **argv)
     if (status == WITAN_OK &&
         (words.session.mode != 0 || words.session.ep_count > 0 || words.session.tp_count > 0)) {
         status = WTN_ERROR(WITAN_E_ARGUMENT, "--mode, --ep and --tp: calibrate folds no ranks");
+    }
+    if (status == WITAN_OK) {
+        status = wtn_session_host_only(&words.session, "as the host's kernels are measured");
     }
     status = wtn_session_begin(&session, &command, &words.session, status);
     if (status == WITAN_OK) {

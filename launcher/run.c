@@ -277,6 +277,7 @@ int wtn_cmd_run(int argc, char **argv)
                          "most tokens of a rank in one step"),
          WTN_OPT_FLAG("stats", &options.stats, "print times, loads and traffic"),
          WTN_PLAN_OPTIONS(&options.plan),
+         WTN_PLAN_CUDA_OPTIONS(&options.plan),
          WTN_SESSION_OPTIONS(&options.session),
          WTN_PLACEMENT_OPTION(&options.session.placement),
     };

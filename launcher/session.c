@@ -225,15 +225,40 @@ static witan_status_t fold(const wtn_session_options_t *options, int32_t size,
     return WITAN_OK;
 }
 
-static witan_status_t take_options(wtn_session_t *session, const wtn_session_options_t *options)
+/* Words for a device, where another backend is asked for. */
+static witan_status_t check_device_options(const wtn_command_t *command, const char *backend)
+{
+    for (size_t i = 0; i < command->option_count; i++) {
+        const wtn_option_t *option = &command->options[i];
+
+        if (option->cuda && option->given && strcmp(backend, "cuda") != 0 &&
+            (option->fallback == NULL || strcmp(option->text, option->fallback) != 0)) {
+            return WTN_ERROR(WITAN_E_ARGUMENT, "--%s: expected --backend cuda, found '%s'",
+                             option->name, backend);
+        }
+    }
+    return WITAN_OK;
+}
+
+witan_status_t wtn_session_host_only(wtn_session_options_t *options, const char *because)
+{
+    options->device = -1;
+    if (strcmp(options->backend, "auto") == 0) {
+        options->backend = "host";
+    }
+    return strcmp(options->backend, "host") == 0
+               ? WITAN_OK
+               : WTN_ERROR(WITAN_E_ARGUMENT, "--backend: expected auto or host, %s, found '%s'",
+                           because, options->backend);
+}
+
+static witan_status_t take_options(wtn_session_t *session, const wtn_command_t *command,
+                                   const wtn_session_options_t *options)
 {
     witan_status_t status;
     int64_t        thread_count = options->thread_count;
 
-    if ((options->device >= 0 || options->share_device) && strcmp(options->backend, "cuda") != 0) {
-        return WTN_ERROR(WITAN_E_ARGUMENT, "--%s: expected --backend cuda, found '%s'",
-                         options->share_device ? "share-device" : "device", options->backend);
-    }
+    WTN_TRY(check_device_options(command, options->backend));
     if (options->timeout_ns != 0) {
         session->config.timeout_ns = options->timeout_ns;
     } else {
@@ -285,6 +310,36 @@ static witan_status_t agree_options(wtn_session_t *session, const wtn_command_t 
     return wtn_agree(session->comm, "options", WITAN_OK, &fields[1], command->option_count);
 }
 
+/* NULL for `auto` and for names of none. */
+static const wtn_backend_t *find_backend(const char *name)
+{
+    const wtn_backend_t *const *backend = wtn_backends;
+
+    while (*backend != NULL && strcmp((*backend)->name, name) != 0) {
+        backend++;
+    }
+    return *backend;
+}
+
+/* A tier of another backend is one option short. */
+static witan_status_t check_tier_name(const wtn_session_options_t *options)
+{
+    const wtn_backend_t *asked = find_backend(options->backend);
+
+    if (asked == NULL) {
+        asked = &wtn_backend_host; /* where `auto` begins */
+    }
+    for (const wtn_backend_t *const *other = wtn_backends; *other != NULL; other++) {
+        if (*other != asked && wtn_tier_is_known((*other)->tiers, options->kernel_tier) &&
+            !wtn_tier_is_known(asked->tiers, options->kernel_tier)) {
+            return WTN_ERROR(WITAN_E_ARGUMENT,
+                             "--kernel-tier %s: expected --backend %s, found '%s'",
+                             options->kernel_tier, (*other)->name, options->backend);
+        }
+    }
+    return wtn_tier_check(asked->tiers, options->kernel_tier);
+}
+
 /* Backend and tier are known before any file is read: an unknown name is wrong usage, one that can
  * not run here is not. */
 static witan_status_t check_names(wtn_session_t *session, const wtn_session_options_t *options)
@@ -293,7 +348,10 @@ static witan_status_t check_names(wtn_session_t *session, const wtn_session_opti
     const wtn_tier_t    *tier;
     witan_status_t       status = WITAN_OK;
 
-    if (options->backend != NULL) {
+    if (options->kernel_tier != NULL) {
+        status = check_tier_name(options);
+    }
+    if (status == WITAN_OK && options->backend != NULL) {
         status = wtn_backend_select(options->backend, &backend);
     }
     if (status == WITAN_OK && options->kernel_tier != NULL) {
@@ -344,7 +402,7 @@ witan_status_t wtn_session_begin(wtn_session_t *session, const wtn_command_t *co
     (void)signal(SIGCONT, note_wake);
     witan_group_config_init(&session->config);
     if (parsed == WITAN_OK) {
-        parsed = take_options(session, options);
+        parsed = take_options(session, command, options);
     }
     (void)snprintf(fault, sizeof(fault), "%s", witan_last_error());
     if (launcher >= 0) {

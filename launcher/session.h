@@ -34,22 +34,43 @@ typedef struct wtn_session_options {
 } wtn_session_options_t;
 
 /* Their rows in the table of a command. `o` points at the struct above. */
-#define WTN_SESSION_OPTIONS(o)                                                                  \
-    WTN_OPT_CHOICE("mode", "ep|tp", "ep", &(o)->mode, "which parallelism takes the ranks"),     \
-        WTN_OPT_INTEGER("ep", "N", NULL, 1, INT32_MAX, &(o)->ep_count,                          \
-                        "ranks the experts are dealt to"),                                      \
-        WTN_OPT_INTEGER("tp", "N", NULL, 1, INT32_MAX, &(o)->tp_count,                          \
-                        "ranks that share each expert's width"),                                \
-        WTN_OPT_TEXT("backend", "NAME", "auto", &(o)->backend, "auto, host or cuda"),           \
-        WTN_OPT_TEXT("kernel-tier", "NAME", "auto", &(o)->kernel_tier,                          \
-                     "auto, scalar, avx2, avx512 or avx512_bf16; "                              \
-                     "cuda: auto, cublas, sm_80 or sm_90a"),                                    \
-        WTN_OPT_INTEGER("device", "N", "-1", -1, INT32_MAX, &(o)->device,                       \
-                        "CUDA device of every rank; -1: by its place on the node"),             \
-        WTN_OPT_FLAG("share-device", &(o)->share_device,                                        \
-                     "several ranks may use one CUDA device (for tests: slow)"),                \
-        WTN_OPT_INTEGER("threads", "N", NULL, 1, 4096, &(o)->thread_count,                      \
-                        "compute threads of a rank (else WITAN_NUM_THREADS, else its cores)"),  \
+#define WTN_SESSION_OPTIONS(o)                                                        \
+    WTN_FOLD_OPTIONS(o),                                                              \
+        WTN_OPT_TEXT("backend", "NAME", "auto", &(o)->backend, "auto, host or cuda"), \
+        WTN_OPT_TEXT("kernel-tier", "NAME", "auto", &(o)->kernel_tier,                \
+                     WTN_HOST_TIERS "; cuda: auto, cublas, sm_80 or sm_90a"),         \
+        {.name     = "device",                                                        \
+         .kind     = WTN_OPTION_INTEGER,                                              \
+         .argument = "N",                                                             \
+         .fallback = "-1",                                                            \
+         .help     = "device of every rank; -1: by its place on the node",            \
+         .value    = &(o)->device,                                                    \
+         .min      = -1,                                                              \
+         .max      = INT32_MAX,                                                       \
+         .cuda     = true},                                                               \
+        {.name  = "share-device",                                                     \
+         .kind  = WTN_OPTION_FLAG,                                                    \
+         .help  = "several ranks may use one device (for tests: slow)",               \
+         .value = &(o)->share_device,                                                 \
+         .cuda  = true},                                                               \
+        WTN_THREAD_OPTIONS(o)
+
+/* The same of a command that only the host has: wtn_session_host_only checks them. */
+#define WTN_SESSION_HOST_OPTIONS(o)                                                              \
+    WTN_FOLD_OPTIONS(o), WTN_OPT_TEXT("backend", "NAME", "auto", &(o)->backend, "auto or host"), \
+        WTN_OPT_TEXT("kernel-tier", "NAME", "auto", &(o)->kernel_tier, WTN_HOST_TIERS),          \
+        WTN_THREAD_OPTIONS(o)
+
+#define WTN_HOST_TIERS "auto, scalar, avx2, avx512 or avx512_bf16"
+#define WTN_FOLD_OPTIONS(o)                                                                 \
+    WTN_OPT_CHOICE("mode", "ep|tp", "ep", &(o)->mode, "which parallelism takes the ranks"), \
+        WTN_OPT_INTEGER("ep", "N", NULL, 1, INT32_MAX, &(o)->ep_count,                      \
+                        "ranks the experts are dealt to"),                                  \
+        WTN_OPT_INTEGER("tp", "N", NULL, 1, INT32_MAX, &(o)->tp_count,                      \
+                        "ranks that share each expert's width")
+#define WTN_THREAD_OPTIONS(o)                                                                   \
+    WTN_OPT_INTEGER("threads", "N", NULL, 1, 4096, &(o)->thread_count,                          \
+                    "compute threads of a rank (else WITAN_NUM_THREADS, else its cores)"),      \
         WTN_OPT_CHOICE("bind", "auto|none", "auto", &(o)->bind,                                 \
                        "auto: each rank of a node gets cores of its own, if there are enough"), \
         WTN_OPT_SECONDS("timeout", &(o)->timeout_ns,                                            \
@@ -64,6 +85,10 @@ typedef struct wtn_session {
     bool                 mpi;   /* started here */
     bool                 usage; /* some rank was called wrongly: exit status 2 */
 } wtn_session_t;
+
+/* For commands without a device: the options they have not get their defaults, and a backend other
+ * than auto or host is refused, `because` saying why. */
+witan_status_t wtn_session_host_only(wtn_session_options_t *options, const char *because);
 
 /* Start the ranks and agree that all were called rightly and alike. `parsed` is what
  * wtn_options_parse returned. wtn_session_end must follow whatever the result. Collective. */

@@ -185,6 +185,7 @@ START_TEST(test_null_pointers_are_refused)
     witan_layer_info_t   info = {.struct_bytes = sizeof(info)};
     const int32_t       *ids;
     const float         *weights;
+    void                *memory = &info;
 
     ck_assert_int_eq(witan_group_create_self(NULL, NULL), WITAN_E_ARGUMENT);
     ck_assert_int_eq(witan_group_query(group, &group_info), WITAN_E_ARGUMENT);
@@ -203,6 +204,8 @@ START_TEST(test_null_pointers_are_refused)
     ck_assert_int_eq(witan_plan_load(NULL, NULL, NULL, NULL), WITAN_E_ARGUMENT);
     ck_assert_int_eq(witan_plan_routing(NULL, &ids, &weights), WITAN_E_ARGUMENT);
     ck_assert_int_eq(witan_plan_rounds_left(NULL), 0);
+    ck_assert_int_eq(witan_memory_alloc(NULL, &memory, 4), WITAN_E_ARGUMENT);
+    ck_assert_ptr_null(memory);
     witan_plan_destroy(NULL);
     witan_layer_destroy(NULL);
     witan_group_destroy(NULL);

@@ -86,13 +86,47 @@ fails 0 1 'cublas waits for the device' bench experts --backend cuda --experts 4
     --inter 32 --rows 2 -n 1 --kernel-tier cublas --graph
 
 # What cannot be.
+# silent: what was refused was refused before any output
+silent() {
+    [ ! -s "$work/stdout" ] || wrong "output before the refusal: $(cat "$work/stdout")"
+}
 for what in experts layer; do
-    fails 0 1 '--graph: backend host has none' bench $what --backend host --experts 2 \
-        --hidden 64 --inter 32 -n 1 --graph
+    fails 0 2 "--graph: expected --backend cuda, found 'host'" bench $what --backend host \
+        --experts 2 --hidden 64 --inter 32 -n 1 --graph
+    silent
+done
+for words in "--exchange padded" "--tensor-exchange scatter" "--sm-reserved 4"; do
+    # shellcheck disable=SC2086
+    fails 2 2 "${words% *}: expected --backend cuda, found 'host'" run $model --backend host $words \
+        --input "$work/model/input.safetensors" --output "$work/out"
+    # shellcheck disable=SC2086
+    fails 0 2 "${words% *}: expected --backend cuda, found 'auto'" check $model $words
+    # shellcheck disable=SC2086
+    fails 0 2 "${words% *}: expected --backend cuda, found 'auto'" bench layer --experts 2 \
+        --hidden 64 --inter 32 -n 1 $words
+    silent
 done
 # shellcheck disable=SC2086
-fails 2 1 'exchange: backend host has none' run $model --backend host --exchange padded \
-    --input "$work/model/input.safetensors" --output "$work/out"
+works 0 check $model --tokens 2 --exchange auto --tensor-exchange allreduce --sm-reserved 0 --device -1
+# shellcheck disable=SC2086
+fails 0 2 "--kernel-tier sm_90a: expected --backend cuda, found 'auto'" check $model \
+    --kernel-tier sm_90a
+# shellcheck disable=SC2086
+fails 0 2 "--kernel-tier avx2: expected --backend host, found 'cuda'" check $model --backend cuda \
+    --kernel-tier avx2
+# shellcheck disable=SC2086
+WTN_EMULATOR_DEVICES=0 fails 0 2 "expected one of auto, cublas, sm_80, sm_90a, found 'nope'" \
+    check $model --backend cuda --kernel-tier nope
+for what in 'bench comm' 'bench rebalance' 'plan calibrate'; do
+    # shellcheck disable=SC2086
+    fails 0 2 "--backend: expected auto or host, as " $what --backend cuda \
+        $([ "${what%% *}" = bench ] || echo --output "$work/out")
+    silent
+    # shellcheck disable=SC2086
+    works 0 $what --help
+    ! grep -E 'cuda|device|exchange|reserved|sm_90a' "$work/stdout" ||
+        wrong "$what --help: options of another backend"
+done
 # shellcheck disable=SC2086
 fails 0 1 'device: expected -1 to 7, found 9' run $model $input --device 9 --output "$work/out"
 # shellcheck disable=SC2086
