@@ -6,6 +6,7 @@
 #include "comm/nccl.h"
 
 typedef struct wtn_link {
+    const char *name;
     witan_status_t (*open)(wtn_nccl_t **out, wtn_comm_t *comm, const wtn_nccl_config_t *config);
     void (*close)(wtn_nccl_t *nccl);
     witan_status_t (*group_begin)(wtn_nccl_t *nccl);

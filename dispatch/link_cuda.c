@@ -1,6 +1,7 @@
 #include "dispatch/link.h"
 
 const wtn_link_t wtn_link_nccl = {
+    .name                  = "nccl",
     .open                  = wtn_nccl_open,
     .close                 = wtn_nccl_close,
     .group_begin           = wtn_nccl_group_begin,

@@ -162,15 +162,16 @@ static witan_status_t new_plan(witan_plan_t **out, witan_layer_t *layer,
     if (plan == NULL) {
         return WTN_ERROR(WITAN_E_MEMORY, "plan: %zu bytes", sizeof(*plan));
     }
-    *out          = plan;
-    plan->engine  = wtn_engine_of(&layer->layout);
-    plan->layer   = layer;
-    plan->comm    = &group->comm;
-    plan->config  = *config;
-    plan->ep      = group->expert_parallel;
-    plan->tp      = group->tensor_parallel;
-    plan->me      = group->expert_index;
-    plan->channel = channel;
+    *out            = plan;
+    plan->engine    = wtn_engine_of(&layer->layout);
+    plan->layer     = layer;
+    plan->comm      = &group->comm;
+    plan->transport = group->comm.transport->name;
+    plan->config    = *config;
+    plan->ep        = group->expert_parallel;
+    plan->tp        = group->tensor_parallel;
+    plan->me        = group->expert_index;
+    plan->channel   = channel;
     return list_peers(plan, group);
 }
 
@@ -270,6 +271,8 @@ witan_status_t witan_plan_stats(const witan_plan_t *plan, witan_stats_t *stats)
         .hierarchy           = plan->shape.domains.count < plan->shape.domains.ranks
                                    ? WITAN_HIERARCHY_TWO_LEVEL
                                    : WITAN_HIERARCHY_FLAT,
+        .exchange            = plan->exchange,
+        .transport           = plan->transport,
     };
     memcpy(stats->phase_ns, plan->phase_ns, sizeof(stats->phase_ns));
     memcpy(stats->executor_counts, plan->executor_counts, sizeof(stats->executor_counts));

@@ -116,7 +116,9 @@ typedef struct wtn_plan_shape {
 
 struct witan_plan {
     const wtn_engine_t *engine;
-    struct wtn_stream  *stream; /* of the stream engine, see stream.h */
+    struct wtn_stream  *stream;   /* of the stream engine, see stream.h */
+    witan_exchange_t    exchange; /* as the stats tell them */
+    const char         *transport;
     witan_layer_t      *layer;
     wtn_comm_t         *comm;
     witan_plan_config_t config;

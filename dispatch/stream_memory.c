@@ -363,6 +363,12 @@ witan_status_t wtn_stream_create(witan_plan_t *plan, const int64_t *token_maxima
     stream->link    = stream->device->link;
     stream->waits   = strcmp(layout->config.kernel_tier, "cublas") == 0;
     WTN_TRY(stream->device->use(plan->layer->group->device, 0, &plan->layer->group->device));
+    if (plan->config.sm_reserved >= stream->device->multiprocessors()) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "plan: sm_reserved: expected less than the device's %" PRId32
+                         " multiprocessors, found %" PRId32,
+                         stream->device->multiprocessors(), plan->config.sm_reserved);
+    }
     WTN_TRY(make_shape(&stream->shape, layout, &plan->config, token_maxima));
     carve(stream, &plan->config, layout, threads, &carver);
     plan->arena_bytes = carver.bytes;
@@ -498,6 +504,10 @@ witan_status_t wtn_stream_connect(witan_plan_t *plan)
     }
     if (stream->shape.slots) {
         WTN_TRY(wtn_agree(plan->comm, "plan", make_slot_tables(plan), NULL, 0));
+    }
+    plan->exchange = stream->shape.exchange;
+    if (count > 1) {
+        plan->transport = direct ? "direct" : link->name;
     }
 
 fail:

@@ -24,6 +24,9 @@ typedef struct wtn_device {
     /* Its name, capability, size and place in one line; false: there is no such device. */
     bool (*describe)(int32_t device, char *text, size_t text_bytes);
 
+    /* Of the current device. */
+    int32_t (*multiprocessors)(void);
+
     /* Ranges that profilers show. */
     void (*range_begin)(const char *name);
     void (*range_end)(void);

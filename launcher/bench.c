@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/util.h"
+#include "kernels/device.h"
 #include "launcher/bench.h"
 #include "launcher/commands.h"
 #include "topology/topology.h"
@@ -66,6 +67,22 @@ void wtn_bench_model_close(wtn_bench_model_t *model)
 {
     wtn_hf_close(model->hf);
     model->hf = NULL;
+}
+
+void wtn_bench_describe_device(const wtn_backend_t *backend, int32_t device,
+                               char text[WTN_BENCH_DEVICE_BYTES])
+{
+    if (backend->device == NULL ||
+        !backend->device->describe(device, text, WTN_BENCH_DEVICE_BYTES)) {
+        text[0] = '\0';
+    }
+}
+
+void wtn_bench_print_device(const char *text)
+{
+    if (text[0] != '\0') {
+        printf("# device: %s\n", text);
+    }
 }
 
 double wtn_bench_row_flops(const witan_layer_config_t *config)

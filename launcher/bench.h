@@ -81,6 +81,14 @@ witan_status_t wtn_bench_model_open(wtn_bench_model_t *model, const wtn_bench_op
                                     const wtn_session_options_t *session);
 void           wtn_bench_model_close(wtn_bench_model_t *model);
 
+#define WTN_BENCH_DEVICE_BYTES 160
+
+/* Name and size of the device a layer is on; "" on the host. */
+void wtn_bench_describe_device(const wtn_backend_t *backend, int32_t device,
+                               char text[WTN_BENCH_DEVICE_BYTES]);
+/* A line of the header; none on the host. */
+void wtn_bench_print_device(const char *text);
+
 /* Multiplications and additions of one row through one expert. */
 double wtn_bench_row_flops(const witan_layer_config_t *config);
 

@@ -9,6 +9,7 @@
 #include "core/util.h"
 #include "dispatch/reference.h"
 #include "kernels/backend.h"
+#include "kernels/device.h"
 #include "kernels/probe/probe.h"
 #include "launcher/bench.h"
 
@@ -33,6 +34,7 @@ typedef struct experts {
     int32_t                 *ids; /* [E] */
     int32_t                  thread_count;
     double                   weight_bytes; /* of all experts, as stored */
+    char                     device[WTN_BENCH_DEVICE_BYTES];
     json_t                  *results;
     int64_t                  wrong_count;
 } experts_t;
@@ -58,6 +60,10 @@ static witan_status_t make_experts(experts_t *experts, const wtn_session_t *sess
 
     WTN_TRY(witan_group_query(session->group, &group));
     WTN_TRY(wtn_backend_select(options->session.backend, &experts->backend));
+    if (experts->backend->device != NULL) {
+        WTN_TRY(experts->backend->device->use(group.device, group.local_rank, &group.device));
+    }
+    wtn_bench_describe_device(experts->backend, group.device, experts->device);
     WTN_TRY(wtn_tier_choose(experts->backend->tiers, options->session.kernel_tier, config->dtype,
                             &experts->tier));
     experts->thread_count = group.thread_count;
@@ -311,6 +317,7 @@ static void print_header(const experts_t *experts)
            "allow\n",
            experts->backend->device != NULL ? "a large cuBLAS product"
                                             : "multiply-adds on registers");
+    wtn_bench_print_device(experts->device);
     if (experts->options->graph) {
         printf("# times: replays of one captured call\n");
     }
@@ -332,6 +339,9 @@ static witan_status_t write_json(experts_t *experts)
         json_object_set_new(root, "backend", json_string(experts->backend->name)) != 0 ||
         json_object_set_new(root, "graph", json_boolean(experts->options->graph)) != 0 ||
         json_object_set_new(root, "kernel_tier", json_string(wtn_tier_name(experts->tier))) != 0 ||
+        json_object_set_new(root, "device",
+                            experts->device[0] == '\0' ? json_null()
+                                                       : json_string(experts->device)) != 0 ||
         json_object_set(root, "results", experts->results) != 0) {
         json_decref(root);
         return WTN_ERROR(WITAN_E_MEMORY, "the JSON text could not be made");

@@ -39,6 +39,10 @@ typedef struct bench {
     const wtn_backend_t   *backend;
     const wtn_tier_t      *tier;
     wtn_skew_t            *skew; /* NULL: the gate routes */
+    char                   device[WTN_BENCH_DEVICE_BYTES];
+    witan_exchange_t       exchange; /* taken by the plans, as the next */
+    const char            *transport;
+    bool                   headed;
     json_t                *results;
     int64_t                wrong_count;
 } bench_t;
@@ -126,9 +130,8 @@ static witan_status_t make_workload(bench_t *bench, workload_t *load)
         status = WTN_ERROR(WITAN_E_MEMORY, "%" PRId64 " tokens", load->token_count);
     } else {
         wtn_synthetic_fill(load->hidden, config->dtype, seed, 0, values, 1.0f);
-        status = wtn_plan_options_check(&bench->options->plan, config->topk);
     }
-    WTN_TRY(wtn_session_agree_usage(bench->session, status));
+    WTN_TRY(wtn_session_agree(bench->session, status));
     if (bench->options->graph) {
         status = wtn_bench_graph_open(&load->graph, bench->backend);
     }
@@ -406,13 +409,21 @@ static witan_status_t report(bench_t *bench, const workload_t *load)
     return WITAN_OK;
 }
 
-static void print_header(const bench_t *bench)
+/* Once there is a plan, which tells what it has taken. */
+static witan_status_t print_header(bench_t *bench, const witan_plan_t *plan)
 {
     const witan_layer_config_t *config = &bench->info.config;
+    witan_stats_t               stats  = {.struct_bytes = sizeof(stats)};
+    char                        way[WTN_EXCHANGE_TEXT_BYTES];
+    witan_status_t              status = witan_plan_stats(plan, &stats);
 
-    if (bench->session->rank != 0) {
-        return;
+    if (status != WITAN_OK || bench->headed || bench->session->rank != 0) {
+        return status;
     }
+    bench->headed    = true;
+    bench->exchange  = stats.exchange;
+    bench->transport = stats.transport;
+    wtn_exchange_text(way, stats.exchange, stats.transport);
     printf("# witan bench layer: E %" PRId32 ", K %" PRId32 ", H %" PRId64 ", I %" PRId64
            ", shared %" PRId64 ", %s, %s %s, %" PRId32 " rank%s (ep %" PRId32 ", tp %" PRId32
            ", dp %" PRId32 ") x %" PRId32 " thread%s, %s, %" PRId64 " iteration%s\n",
@@ -420,9 +431,10 @@ static void print_header(const bench_t *bench)
            config->shared_inter_size, witan_dtype_name(config->dtype), bench->info.backend,
            bench->info.kernel_tier, bench->group.size, bench->group.size == 1 ? "" : "s",
            bench->group.expert_parallel, bench->group.tensor_parallel, bench->group.data_parallel,
-           bench->group.thread_count, bench->group.thread_count == 1 ? "" : "s",
-           bench->group.transport, bench->options->bench.iteration_count,
+           bench->group.thread_count, bench->group.thread_count == 1 ? "" : "s", way,
+           bench->options->bench.iteration_count,
            bench->options->bench.iteration_count == 1 ? "" : "s");
+    wtn_bench_print_device(bench->device);
     if (bench->options->graph) {
         printf("# times: replays of one captured step, whose phases are not told apart\n");
     }
@@ -446,6 +458,7 @@ static void print_header(const bench_t *bench)
         printf(" %9s", witan_phase_name((witan_phase_t)phase));
     }
     printf(" %9s %6s\n", "imbalance", "#wrong");
+    return WITAN_OK;
 }
 
 static witan_status_t write_json(bench_t *bench)
@@ -454,13 +467,16 @@ static witan_status_t write_json(bench_t *bench)
     json_t *facts;
     witan_status_t status;
 
-    facts = json_pack("{s:i, s:i, s:i, s:i, s:i, s:s, s:b, s:s, s:s, s:s?, s:O}", "ranks",
-                      (int)bench->group.size, "expert_parallel", (int)bench->group.expert_parallel,
-                      "tensor_parallel", (int)bench->group.tensor_parallel, "data_parallel",
-                      (int)bench->group.data_parallel, "threads", (int)bench->group.thread_count,
-                      "backend", bench->info.backend, "graph", (int)bench->options->graph,
-                      "kernel_tier", bench->info.kernel_tier, "transport", bench->group.transport,
-                      "skew", bench->options->skew, "results", bench->results);
+    facts =
+        json_pack("{s:i, s:i, s:i, s:i, s:i, s:s, s:b, s:s, s:s?, s:s, s:s?, s:s?, s:O}", "ranks",
+                  (int)bench->group.size, "expert_parallel", (int)bench->group.expert_parallel,
+                  "tensor_parallel", (int)bench->group.tensor_parallel, "data_parallel",
+                  (int)bench->group.data_parallel, "threads", (int)bench->group.thread_count,
+                  "backend", bench->info.backend, "graph", (int)bench->options->graph,
+                  "kernel_tier", bench->info.kernel_tier, "exchange",
+                  wtn_exchange_name(bench->exchange), "transport", bench->transport, "device",
+                  bench->device[0] == '\0' ? NULL : bench->device, "skew", bench->options->skew,
+                  "results", bench->results);
     if (root == NULL || facts == NULL || json_object_update(root, facts) != 0) {
         status = WTN_ERROR(WITAN_E_MEMORY, "the JSON text could not be made");
     } else {
@@ -485,6 +501,7 @@ static witan_status_t run_size(bench_t *bench, int64_t token_count)
                                                bench->group.expert_parallel, token_count);
     }
     WTN_TRY(make_workload(bench, &load));
+    WTN_TRY(wtn_session_agree(bench->session, print_header(bench, load.plan)));
     WTN_TRY(measure(bench, &load));
     WTN_TRY(wtn_session_agree(bench->session, check_tokens(bench, &load)));
     WTN_TRY(wtn_allgather(bench->session->comm, &load.mine, sizeof(load.mine), load.all, "bench"));
@@ -540,6 +557,10 @@ static witan_status_t make_layer(bench_t *bench)
         status = wtn_skew_open(&bench->skew, options->skew, bench->info.config.expert_count,
                                bench->info.config.topk, (uint64_t)options->seed);
     }
+    if (status == WITAN_OK) {
+        status = wtn_plan_options_suit(&options->plan, bench->layer);
+    }
+    wtn_bench_describe_device(bench->backend, bench->group.device, bench->device);
     WTN_TRY(wtn_session_agree_usage(bench->session, status));
     return wtn_tier_choose(bench->backend->tiers, bench->info.kernel_tier, bench->info.config.dtype,
                            &bench->tier);
@@ -556,7 +577,6 @@ static witan_status_t run_bench(bench_t *bench)
     bench->results        = json_array();
     bench->session->phase = "bench";
     WTN_TRY(make_layer(bench));
-    print_header(bench);
     for (int32_t i = 0; i < tokens->count; i++) {
         WTN_TRY(run_size(bench, tokens->values[i]));
     }

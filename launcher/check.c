@@ -31,6 +31,8 @@ typedef struct check {
     witan_layer_config_t   config;
     int64_t                token_count;
     witan_hierarchy_t      hierarchy;
+    char                   kernels[64];                  /* backend and tier of the ranks */
+    char                   way[WTN_EXCHANGE_TEXT_BYTES]; /* of their tokens */
     bool                   any_order;              /* sums whose order a library chooses by shape */
     size_t                 row_bytes, value_count; /* T * H */
     witan_weights_t        file_weights;           /* of rank 0 */
@@ -329,12 +331,12 @@ static witan_status_t compare(check_t *check)
     WTN_TRY(compute_single(check));
     WTN_TRY(compute_reference(check, &differ_count));
     printf("# check: %" PRId64 " token%s, layer %" PRId64 ", %" PRId32 " rank%s (ep %" PRId32
-           ", tp %" PRId32 "), %s, %s, %s\n",
+           ", tp %" PRId32 "), %s, %s, %s, %s, %s\n",
            check->token_count, wtn_plural(check->token_count), check->options->layer,
            check->session->size, wtn_plural(check->session->size), group->expert_parallel,
            group->tensor_parallel, witan_dtype_name(check->config.dtype),
            check->options->plan.combine == WITAN_COMBINE_EXACT ? "exact" : "reduced",
-           wtn_hierarchy_name(check->hierarchy));
+           wtn_hierarchy_name(check->hierarchy), check->kernels, check->way);
     judge_all(check, differ_count, &verdict);
     if (verdict.wrong_count > 0) {
         return WTN_ERROR(WITAN_E_INTERNAL, "check: %s", verdict.first);
@@ -378,6 +380,7 @@ static witan_status_t run_check(check_t *check)
     wtn_job_t              job     = {.step_tokens = INT32_MAX,
                                       .plan        = wtn_plan_config_make(&options->plan),
                                       .routing     = true};
+    witan_layer_info_t     layer   = {.struct_bytes = sizeof(layer)};
     wtn_hf_t              *hf      = NULL;
     witan_status_t         status;
 
@@ -391,9 +394,12 @@ static witan_status_t run_check(check_t *check)
     WTN_TRY(wtn_session_share(session, &job.token_count, sizeof(job.token_count)));
     WTN_TRY(wtn_load_layer(session, &options->session, options->model, (int32_t)options->layer,
                            &job.layer));
-    WTN_TRY(wtn_session_agree_usage(session,
-                                    wtn_plan_options_check(&options->plan, check->config.topk)));
+    WTN_TRY(wtn_session_agree_usage(session, wtn_plan_options_suit(&options->plan, job.layer)));
     WTN_TRY(wtn_job_run(session, &job, &feed));
+    WTN_TRY(witan_layer_info(job.layer, &layer));
+    (void)snprintf(check->kernels, sizeof(check->kernels), "%s %s", layer.backend,
+                   layer.kernel_tier);
+    wtn_exchange_text(check->way, job.exchange, job.transport);
     check->hierarchy = job.hierarchy;
     witan_layer_destroy(job.layer); /* the one rank loads the whole block again */
     job.layer = NULL;

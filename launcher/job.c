@@ -1,8 +1,11 @@
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "core/error.h"
 #include "core/util.h"
+#include "dispatch/layer.h"
+#include "kernels/device.h"
 #include "launcher/job.h"
 #include "launcher/staging.h"
 
@@ -223,6 +226,26 @@ const char *wtn_hierarchy_name(witan_hierarchy_t hierarchy)
     return hierarchy == WITAN_HIERARCHY_TWO_LEVEL ? "two-level" : "flat";
 }
 
+const char *wtn_exchange_name(witan_exchange_t exchange)
+{
+    static const char *const names[] = {
+        [WITAN_EXCHANGE_EXACT]  = "exact",
+        [WITAN_EXCHANGE_PADDED] = "padded",
+        [WITAN_EXCHANGE_DIRECT] = "direct",
+    };
+
+    return names[exchange];
+}
+
+void wtn_exchange_text(char text[WTN_EXCHANGE_TEXT_BYTES], witan_exchange_t exchange,
+                       const char *transport)
+{
+    const char *name = wtn_exchange_name(exchange);
+
+    (void)snprintf(text, WTN_EXCHANGE_TEXT_BYTES, "%s%s%s%s", name == NULL ? "" : "exchange ",
+                   name == NULL ? "" : name, name == NULL ? "" : ", transport ", transport);
+}
+
 static witan_status_t add_load(worker_t *worker)
 {
     wtn_job_load_t    *load  = &worker->job->load;
@@ -232,7 +255,6 @@ static witan_status_t add_load(worker_t *worker)
 
     WTN_TRY(witan_plan_stats(worker->plan, &stats));
     WTN_TRY(witan_group_query(worker->session->group, &group));
-    worker->job->hierarchy = stats.hierarchy;
     load->token_count += stats.token_count;
     load->row_count += stats.recv_row_count;
     load->round_count += stats.round_count;
@@ -307,6 +329,20 @@ static witan_status_t carve(worker_t *worker)
     return WITAN_OK;
 }
 
+/* What the plan has taken, known before any step. */
+static witan_status_t keep_ways(worker_t *worker)
+{
+    witan_stats_t  stats  = {.struct_bytes = sizeof(stats)};
+    witan_status_t status = witan_plan_stats(worker->plan, &stats);
+
+    if (status == WITAN_OK) {
+        worker->job->hierarchy = stats.hierarchy;
+        worker->job->exchange  = stats.exchange;
+        worker->job->transport = stats.transport;
+    }
+    return status;
+}
+
 static witan_status_t prepare(worker_t *worker, int64_t step_count)
 {
     wtn_job_t         *job   = worker->job;
@@ -352,6 +388,7 @@ witan_status_t wtn_job_run(wtn_session_t *session, wtn_job_t *job, const wtn_fee
 
     WTN_TRY(wtn_session_agree(session, prepare(&worker, step_count)));
     WTN_TRY(witan_plan_create(&worker.plan, job->layer, &job->plan));
+    WTN_TRY(keep_ways(&worker));
     start = wtn_now_ns();
     for (int64_t i = 0; i < step_count; i++) {
         int64_t begin = wtn_part_begin(job->token_count, step_count, i);
@@ -383,6 +420,23 @@ witan_status_t wtn_plan_options_check(const wtn_plan_options_t *options, int32_t
                          topk, options->pair_row_count_max);
     }
     return WITAN_OK;
+}
+
+witan_status_t wtn_plan_options_suit(const wtn_plan_options_t *options, const witan_layer_t *layer)
+{
+    const wtn_device_t *device = layer->layout.backend->device;
+
+    if (options->tensor_exchange == WITAN_TENSOR_SCATTER && layer->group->tensor_parallel == 1) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "--tensor-exchange scatter: expected --tp of at least 2, found 1");
+    }
+    if (device != NULL && options->sm_reserved >= device->multiprocessors()) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "--sm-reserved: expected less than the device's %" PRId32
+                         " multiprocessors, found %" PRId64,
+                         device->multiprocessors(), options->sm_reserved);
+    }
+    return wtn_plan_options_check(options, layer->layout.config.topk);
 }
 
 witan_plan_config_t wtn_plan_config_make(const wtn_plan_options_t *options)

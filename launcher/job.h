@@ -63,8 +63,21 @@ typedef struct wtn_plan_options {
 /* What only the layer tells: its K. Local. */
 witan_status_t wtn_plan_options_check(const wtn_plan_options_t *options, int32_t topk);
 
+/* The same of a layer that is made, whose folding and device WTN_PLAN_CUDA_OPTIONS must suit, too.
+ * Local. */
+witan_status_t wtn_plan_options_suit(const wtn_plan_options_t *options, const witan_layer_t *layer);
+
 /* "flat" or "two-level". */
 const char *wtn_hierarchy_name(witan_hierarchy_t hierarchy);
+
+/* "exact" and so on; NULL for AUTO, which stats tell of the host. */
+const char *wtn_exchange_name(witan_exchange_t exchange);
+
+#define WTN_EXCHANGE_TEXT_BYTES 64
+
+/* What stats tell of the way tokens take: "mpi", "exchange padded, transport nccl". */
+void wtn_exchange_text(char text[WTN_EXCHANGE_TEXT_BYTES], witan_exchange_t exchange,
+                       const char *transport);
 
 witan_plan_config_t wtn_plan_config_make(const wtn_plan_options_t *options);
 
@@ -86,7 +99,9 @@ typedef struct wtn_job {
     wtn_job_load_t      load;          /* out: of this rank */
     int64_t            *expert_tokens; /* out: [E] routed here (token, k); NULL: not wanted */
     double              seconds;       /* out: in the steps, dealing and gathering included */
-    witan_hierarchy_t   hierarchy;     /* out: taken by the plan */
+    witan_hierarchy_t   hierarchy;     /* out: taken by the plan, as the next two */
+    witan_exchange_t    exchange;
+    const char         *transport;
 } wtn_job_t;
 
 /* Step s takes the next tokens of the job and deals them to the ranks in contiguous slices, equal

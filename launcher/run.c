@@ -168,15 +168,17 @@ static witan_status_t print_summary(wtn_session_t *session, const run_options_t 
 {
     witan_group_info_t group = {.struct_bytes = sizeof(group)};
     witan_layer_info_t layer = {.struct_bytes = sizeof(layer)};
+    char               way[WTN_EXCHANGE_TEXT_BYTES];
     witan_status_t     status;
 
     WTN_TRY(witan_group_query(session->group, &group));
     WTN_TRY(witan_layer_info(job->layer, &layer));
+    wtn_exchange_text(way, job->exchange, job->transport);
     printf("%" PRId64 " token%s, %s layer %" PRId64 ", %" PRId32 " rank%s (ep %" PRId32
            ", tp %" PRId32 ", dp %" PRId32 "), %s %s, %s, %s, %.3f s\n",
            job->token_count, wtn_plural(job->token_count), layer.family, options->layer, group.size,
            wtn_plural(group.size), group.expert_parallel, group.tensor_parallel,
-           group.data_parallel, layer.backend, layer.kernel_tier, group.transport,
+           group.data_parallel, layer.backend, layer.kernel_tier, way,
            wtn_hierarchy_name(job->hierarchy), job->seconds);
     if (options->stats) {
         wtn_job_print(session, job, loads);
@@ -221,7 +223,7 @@ static witan_status_t prepare(run_t *run, wtn_job_t *job)
     witan_status_t     status;
 
     WTN_TRY(witan_layer_info(job->layer, &layer));
-    WTN_TRY(wtn_plan_options_check(&run->options->plan, layer.config.topk));
+    WTN_TRY(wtn_plan_options_suit(&run->options->plan, job->layer));
     run->expert_count = layer.config.expert_count;
     if (run->options->stats) {
         job->expert_tokens = calloc((size_t)run->expert_count, sizeof(*job->expert_tokens));

@@ -85,7 +85,9 @@ typedef struct witan_plan_config {
     void                   *stream;
     witan_exchange_t        exchange;        /**< equal on all ranks */
     witan_tensor_exchange_t tensor_exchange; /**< equal on all ranks */
-    /** cuda: multiprocessors the experts leave to communication; 0: none. */
+    /** cuda: multiprocessors the experts leave to communication, fewer than the device has; 0:
+     * none.
+     */
     int32_t           sm_reserved;
     witan_hierarchy_t hierarchy; /**< equal on all ranks */
 } witan_plan_config_t;
@@ -253,6 +255,10 @@ typedef struct witan_stats {
     witan_executor_t  executor;           /**< of the last round */
     int64_t           executor_counts[3]; /**< rounds by witan_executor_t since the plan was made */
     witan_hierarchy_t hierarchy;          /**< taken by the plan: FLAT or TWO_LEVEL */
+    witan_exchange_t  exchange; /**< taken by the plan; AUTO on the host, which has one way */
+    /** What carries tokens between ranks: "direct" or "nccl" between devices; else, and where there
+     * is no peer, the group's. A static string. */
+    const char *transport;
 } witan_stats_t;
 
 /** Fill `stats`; `stats->struct_bytes` must be set by the caller. Local. */

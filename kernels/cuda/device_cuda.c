@@ -51,6 +51,11 @@ static bool describe(int32_t device, char *text, size_t text_bytes)
     return true;
 }
 
+static int32_t multiprocessors(void)
+{
+    return wtn_cuda_sm_count(0);
+}
+
 static witan_status_t stream_create(void **out)
 {
     cudaStream_t   stream = NULL;
@@ -178,6 +183,7 @@ const wtn_device_t wtn_device_cuda = {
     .link                     = &wtn_link_nccl,
     .use                      = use,
     .describe                 = describe,
+    .multiprocessors          = multiprocessors,
     .range_begin              = wtn_cuda_range_push,
     .range_end                = wtn_cuda_range_pop,
     .stream_create            = stream_create,

@@ -247,6 +247,7 @@ static void direct_close(wtn_direct_t *direct)
 }
 
 static const wtn_link_t link = {
+    .name           = "nccl", /* stands for it */
     .open           = link_open,
     .close          = link_close,
     .group_begin    = group_begin,
@@ -265,6 +266,11 @@ static const wtn_link_t link = {
     .direct_close   = direct_close,
 };
 
+static int32_t multiprocessors(void)
+{
+    return 1;
+}
+
 static size_t schedule_workspace_bytes(int64_t token_count_max, int32_t expert_count, int32_t topk,
                                        int32_t peer_count)
 {
@@ -277,6 +283,7 @@ static size_t schedule_workspace_bytes(int64_t token_count_max, int32_t expert_c
 static const wtn_device_t device = {
     .link                     = &link,
     .use                      = use,
+    .multiprocessors          = multiprocessors,
     .range_begin              = range_begin,
     .range_end                = range_end,
     .stream_create            = make,

@@ -342,11 +342,16 @@ START_TEST(test_stats_equal_those_of_the_host)
     host.host                     = true;
     host.plan.hierarchy           = WITAN_HIERARCHY_FLAT; /* as devices do */
     truth                         = run_world(&block, &host);
+    ck_assert_int_eq(truth.stats.exchange, WITAN_EXCHANGE_AUTO);
     for (int32_t i = 0; i < EXCHANGE_COUNT; i++) {
         result_t world;
 
         run.plan.exchange = exchanges[i];
         world             = run_world(&block, &run);
+        ck_assert_int_eq(world.stats.exchange, exchanges[i]);
+        ck_assert_str_eq(world.stats.transport, world_size == 1 ? truth.stats.transport
+                                                : exchanges[i] == WITAN_EXCHANGE_DIRECT ? "direct"
+                                                                                        : "nccl");
         ck_assert_int_eq(world.stats.token_count, truth.stats.token_count);
         ck_assert_int_eq(world.stats.recv_token_count, truth.stats.recv_token_count);
         ck_assert_int_eq(world.stats.recv_row_count, truth.stats.recv_row_count);

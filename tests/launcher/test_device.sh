@@ -14,13 +14,23 @@ layer=$(sed -n 's/.*, layer \([0-9]*\):.*/\1/p' "$work/stdout")
 model="--model $work/model --layer $layer"
 input="--input $work/model/input.safetensors --backend cuda"
 
-# compute N NAME WORDS...
+# transport N: what carries tokens between so many ranks by $exchange
+transport() {
+    case $1,${exchange:-exact} in
+        0,*) echo self ;;
+        *,direct) echo direct ;;
+        *) echo nccl ;;
+    esac
+}
+
+# compute N NAME WORDS...: $exchange is what the words say
 compute() {
     local ranks=$1 name=$2
     shift 2
     # shellcheck disable=SC2086
     works "$ranks" run $model $input --output "$work/$name" --routing-out "$work/$name.routing" "$@"
-    grep -q ', cuda ' "$work/stdout" || wrong "$name: $(cat "$work/stdout")"
+    grep -q ", cuda sm_90a, exchange ${exchange:-exact}, transport $(transport $ranks)," \
+        "$work/stdout" || wrong "$name: $(cat "$work/stdout")"
 }
 
 alike() { # NAME: the bits of the first run
@@ -36,8 +46,9 @@ for exchange in exact padded direct; do
     compute 3 "${exchange}3" --exchange $exchange --budget-tokens 3 --tokens-per-step 6 --stats &&
         alike "${exchange}3"
 done
-compute 4 data --ep 2 && alike data
-compute 3 reduced --exchange padded --combine reduced
+exchange=exact compute 4 data --ep 2 && alike data
+exchange=padded compute 3 reduced --exchange padded --combine reduced
+exchange=exact
 
 # Tensor groups: twice the same bits.
 for way in allreduce scatter; do
@@ -51,6 +62,9 @@ for words in "" "--exchange padded --combine reduced" "--exchange direct" \
     "--mode tp" "--mode tp --tensor-exchange scatter"; do
     # shellcheck disable=SC2086
     works 2 check $model --backend cuda --tokens 21 $words
+    case $words in *padded*) exchange=padded ;; *direct*) exchange=direct ;; *) exchange=exact ;; esac
+    grep -q "^# check: .*, cuda sm_90a, exchange $exchange, transport $(transport 2)$" \
+        "$work/stdout" || wrong "check $words: $(head -1 "$work/stdout")"
 done
 for preset in mixtral-8x7b qwen2-57b-a14b gpt-oss-120b; do
     works 0 synth --preset $preset --scale tiny --tokens 5 --out "$work/$preset"
@@ -63,9 +77,24 @@ done
 
 # The benchmarks run, and what they compute is right.
 works 2 bench layer --backend cuda --experts 8 --topk 2 --hidden 64 --inter 32 --tokens 0,5 -n 2 -w 1 \
-    --exchange direct
+    --exchange direct --json "$work/l.json"
 [ "$(grep -vc '^#' "$work/stdout")" -eq 2 ] || wrong "bench layer: $(cat "$work/stdout")"
-works 0 bench experts --backend cuda --experts 4 --topk 2 --hidden 64 --inter 32 --rows 3 -n 2 -w 1
+[ "$(grep -c 'cuda sm_90a, 2 ranks .*, exchange direct, transport direct, 2 iter' "$work/stdout")" \
+    -eq 1 ] || wrong "bench layer: $(cat "$work/stdout")"
+grep -q '^# device: .*, capability 9.0, 8 multiprocessors' "$work/stdout" ||
+    wrong "bench layer: $(cat "$work/stdout")"
+for field in '"exchange": "direct"' '"transport": "direct"' '"device": ".*multiprocessors'; do
+    grep -q "$field" "$work/l.json" || wrong "bench layer: JSON without $field"
+done
+works 2 bench layer --experts 8 --topk 2 --hidden 64 --inter 32 --tokens 5 -n 1 -w 0 \
+    --json "$work/l.json"
+for field in '"exchange": null' '"transport": "mpi"' '"device": null'; do
+    grep -q "$field" "$work/l.json" || wrong "bench layer on the host: JSON without $field"
+done
+works 0 bench experts --backend cuda --experts 4 --topk 2 --hidden 64 --inter 32 --rows 3 -n 2 -w 1 \
+    --json "$work/e.json"
+grep -q '^# device: .*, capability 9.0' "$work/stdout" || wrong "bench experts: no device"
+grep -q '"device": ".*capability 9.0' "$work/e.json" || wrong "bench experts: JSON without device"
 
 # Replays of a captured call compute the same, and say so.
 works 0 bench experts --backend cuda --experts 4 --topk 2 --hidden 64 --inter 32 --rows 3 -n 2 -w 1 \
@@ -108,6 +137,19 @@ for words in "--exchange padded" "--tensor-exchange scatter" "--sm-reserved 4"; 
 done
 # shellcheck disable=SC2086
 works 0 check $model --tokens 2 --exchange auto --tensor-exchange allreduce --sm-reserved 0 --device -1
+# What the folding and the device do not have.
+for words in "--tensor-exchange scatter: expected --tp of at least 2, found 1" \
+    "--sm-reserved 8: expected less than the device's 8 multiprocessors, found 8"; do
+    given=${words%%:*}
+    # shellcheck disable=SC2086
+    fails 2 2 "${given/ 8/}: ${words#*: }" run $model $input $given --output "$work/out"
+    # shellcheck disable=SC2086
+    fails 0 2 "${given/ 8/}: ${words#*: }" bench layer --backend cuda --experts 2 --hidden 64 \
+        --inter 32 -n 1 $given
+    silent
+done
+fails 0 1 'device: expected -1 to 7, found 9' bench experts --backend cuda --experts 2 --hidden 64 \
+    --inter 32 --rows 2 -n 1 --device 9
 # shellcheck disable=SC2086
 fails 0 2 "--kernel-tier sm_90a: expected --backend cuda, found 'auto'" check $model \
     --kernel-tier sm_90a
