@@ -195,13 +195,23 @@ static witan_status_t read_curve(wtn_scale_curve_t *curve, const char *path, con
 {
     const json_t *rows  = json_object_get(root, "expert_rows");
     const json_t *share = json_object_get(root, "expert_efficiency");
+    size_t        count = json_array_size(rows); /* 0 of what is no list */
 
-    if (!json_is_array(rows) || json_array_size(rows) < 1 ||
-        json_array_size(rows) > WTN_SCALE_CURVE_MAX) {
-        return refuse(path, NULL, "expert_rows", "a list of 1 to 24 numbers", rows);
+    if (!json_is_array(rows)) {
+        return refuse(path, NULL, "expert_rows", "a list of numbers", rows);
     }
-    if (!json_is_array(share) || json_array_size(share) != json_array_size(rows)) {
-        return refuse(path, NULL, "expert_efficiency", "a list as long as expert_rows", share);
+    if (!json_is_array(share)) {
+        return refuse(path, NULL, "expert_efficiency", "a list of numbers", share);
+    }
+    if (count < 1 || count > WTN_SCALE_CURVE_MAX) {
+        return WTN_ERROR(WITAN_E_CONFIG, "%s: expert_rows: expected 1 to %d numbers, found %zu",
+                         path, WTN_SCALE_CURVE_MAX, count);
+    }
+    if (json_array_size(share) != count) {
+        return WTN_ERROR(WITAN_E_CONFIG,
+                         "%s: expert_efficiency: expected %zu numbers, as many as expert_rows has, "
+                         "found %zu",
+                         path, count, json_array_size(share));
     }
     curve->count = (int32_t)json_array_size(rows);
     for (size_t i = 0; i < json_array_size(rows); i++) {

@@ -208,11 +208,16 @@ static witan_status_t begin_machine(wtn_calibrate_t *calibrate)
 
     if (words->base != NULL) {
         status = wtn_machine_load(machine, words->base);
+        if (status == WITAN_OK && strcmp(machine->backend, "host") != 0) {
+            status = WTN_ERROR(WITAN_E_ARGUMENT,
+                               "--base: expected a machine of the host backend, found %s of %s",
+                               machine->name, machine->backend);
+        }
     } else if (calibrate->session->size == 1) {
         status = WTN_ERROR(WITAN_E_ARGUMENT, "calibrate: expected at least 2 ranks to measure a "
                                              "link between, or --base, found 1 rank");
     }
-    WTN_TRY(wtn_session_agree(calibrate->session, status));
+    WTN_TRY(wtn_session_agree_usage(calibrate->session, status));
     WTN_TRY(witan_group_query(calibrate->session->group, &group));
     WTN_TRY(wtn_machine_query(&host));
     (void)snprintf(machine->name, sizeof(machine->name), "%s", words->name);
@@ -361,6 +366,11 @@ int wtn_plan_calibrate(int argc, char **argv)
     if (status == WITAN_OK &&
         (words.session.mode != 0 || words.session.ep_count > 0 || words.session.tp_count > 0)) {
         status = WTN_ERROR(WITAN_E_ARGUMENT, "--mode, --ep and --tp: calibrate folds no ranks");
+    }
+    if (status == WITAN_OK && words.topk > words.expert_count) {
+        status = WTN_ERROR(WITAN_E_ARGUMENT,
+                           "--topk: expected at most --experts %" PRId64 ", found %" PRId64,
+                           words.expert_count, words.topk);
     }
     if (status == WITAN_OK) {
         status = wtn_session_host_only(&words.session, "as the host's kernels are measured");

@@ -447,9 +447,12 @@ static witan_status_t run(search_t *search, const wtn_command_t *command)
     witan_status_t    status;
 
     if (plan->words->published) {
-        if (plan->words->json != NULL || plan->words->csv != NULL) {
-            return WTN_ERROR(WITAN_E_ARGUMENT, "--%s contradicts --published",
-                             plan->words->json != NULL ? "json" : "csv");
+        for (size_t i = 0; i < command->option_count; i++) {
+            const wtn_option_t *option = &command->options[i];
+
+            if (option->given && strcmp(option->name, "published") != 0) {
+                return WTN_ERROR(WITAN_E_ARGUMENT, "--%s contradicts --published", option->name);
+            }
         }
         wtn_scale_print_published();
         return wtn_results_flush();

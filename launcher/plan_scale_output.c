@@ -128,7 +128,7 @@ static void print_header(const wtn_scale_plan_t *plan)
     if (plan->words->simulate) {
         printf(" %12s", "simulated");
     }
-    printf("\n");
+    printf(" state\n");
 }
 
 void wtn_scale_print(const wtn_scale_plan_t *plan)

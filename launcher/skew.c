@@ -193,16 +193,19 @@ static witan_status_t append_token(wtn_skew_t *skew, const char *path, const cha
         errno = 0;
         id    = strtoll(at, &end, 10);
         if (end == at || strchr(" \t\r\n", *end) == NULL || errno != 0 || id < INT32_MIN ||
-            id > INT32_MAX || count == topk) {
-            count = SIZE_MAX;
-            break;
+            id > INT32_MAX) {
+            return WTN_ERROR(WITAN_E_FORMAT, "%s:%" PRId64 ": expected %zu integers, found '%.*s'",
+                             path, number, topk,
+                             (int)wtn_min_i64((int64_t)strcspn(at, " \t\r\n"), 60), at);
         }
-        place[count] = (int32_t)id;
-        at           = end;
+        if (count < topk) {
+            place[count] = (int32_t)id;
+        }
+        at = end;
     }
     if (count != topk) {
-        return WTN_ERROR(WITAN_E_FORMAT, "%s:%" PRId64 ": expected %zu integers", path, number,
-                         topk);
+        return WTN_ERROR(WITAN_E_FORMAT, "%s:%" PRId64 ": expected %zu integers, found %zu", path,
+                         number, topk, count);
     }
     skew->trace_count++;
     return WITAN_OK;

@@ -326,11 +326,11 @@ START_TEST(test_damaged_traces_are_refused_by_place)
         const char *text, *found;
     } cases[] = {
         {"", "found none"},
-        {"0 1\n2\n", ":2: expected 2 integers"},
-        {"0 1 2\n", ":1: expected 2 integers"},
-        {"0 1\n2 x\n", ":2: expected 2 integers"},
-        {"0 1.5\n", ":1: expected 2 integers"},
-        {"0 99999999999\n", ":1: expected 2 integers"},
+        {"0 1\n2\n", ":2: expected 2 integers, found 1"},
+        {"0 1 2\n", ":1: expected 2 integers, found 3"},
+        {"0 1\n2 x\n", ":2: expected 2 integers, found 'x'"},
+        {"0 1.5\n", ":1: expected 2 integers, found '1.5'"},
+        {"0 99999999999\n", ":1: expected 2 integers, found '99999999999'"},
         {"0 1\n1 5\n", "token 1: expected experts from -1 to 4, found 5"},
         {"0 -2\n", "token 0: expected experts from -1 to 4, found -2"},
         {"hello, world\n", ":1: expected 2 integers"},

@@ -21,5 +21,19 @@ grep -q 'on this-host (3 ranks' "$work/scale" || wrong "not the machine that was
 line=$("$program" plan calibrate "${small[@]}" --output "$work/o.json" 2>&1) &&
     wrong "one rank without --base is accepted"
 case "$line" in *"at least 2 ranks"*) ;; *) wrong "one rank: '$line'" ;; esac
+
+# refused TEXT WORDS...: wrong usage, and no file
+refused() {
+    local text=$1 status
+    shift
+    line=$("$program" plan calibrate "${small[@]}" --output "$work/o.json" "$@" 2>&1)
+    status=$?
+    [ "$status" -eq 2 ] || wrong "$*: exit status $status"
+    case "$line" in *"$text"*) ;; *) wrong "$*: '$line' without '$text'" ;; esac
+    [ ! -e "$work/o.json" ] || wrong "$*: a file in spite of the failure"
+}
+refused "--base: expected a machine of the host backend, found h200-ib of cuda" --base h200-ib
+small[3]=5
+refused "--topk: expected at most --experts 4, found 5" --base "$work/m.json"
 [ ! -e "$work/o.json" ] || wrong "a file in spite of the failure"
 finish

@@ -51,12 +51,17 @@ flat "each of its ranks is on a"  --nodes 2 --mode ep2xtp8
 flat "its ranks do not fill its"  --nodes 3 --mode ep12xtp1
 plan --machine h200-ib --experts 64 --topk 4 --nodes 2 --mode ep --hierarchy two-level >"$work/f.txt"
 ! grep -q 'asked for' "$work/f.txt" || wrong "two levels there: $(cat "$work/f.txt")"
+[ "$(grep -c ' not built$' "$work/f.txt")" -eq 2 ] || wrong "not built: $(cat "$work/f.txt")"
+grep -q '^# kind .* memory state$' "$work/f.txt" || wrong "the last column has no name"
 
 # One of each is one.
 plan --machine h200-ib --ranks-per-node 1 --nodes 2 --scaling weak | grep -q '(1 rank and 1 NIC a node)' ||
     wrong "one rank and one NIC"
 
 plan --published | grep -q 'UCCL-EP' || wrong "--published"
+refused 2 "--nodes contradicts --published"    --published --nodes 2
+refused 2 "--machine contradicts --published"  --machine h200-ib --published
+refused 2 "--json contradicts --published"     --published --json "$work/p.json"
 
 refused 2 "--machine: expected"                --nodes 1
 refused 2 "--nodes: expected a list"           --machine h200-ib --nodes 4..1
@@ -72,6 +77,16 @@ refused 1 "no-such: expected a machine file"   --machine no-such --nodes 1
 refused 2 "--topk: expected at most"           --machine h200-ib --experts 2 --topk 3
 refused 2 "--experts contradicts --model"      --machine h200-ib --experts 2 --model x
 refused 2 "divides"                            --machine h200-ib --nodes 1 --mode ep3xtp1
+refused 2 "divides the 8 ranks of 1 node"      --machine h200-ib --nodes 1 --mode ep3xtp2
+refused 2 "--slow-rank: expected below the 8 ranks, found 99" \
+    --machine h200-ib --nodes 1 --mode ep --simulate --slow-rank 99
 sed 's/"step_s": 80e-6/"step_s": -1/' "$fixtures/../../share/machines/h200-ib.json" >"$work/bad.json"
 refused 1 "bad.json: step_s: expected a number from 0, found -1" --machine "$work/bad.json"
+sed 's/"expert_efficiency": \[0.70, /"expert_efficiency": [/' \
+    "$fixtures/../../share/machines/h200-ib.json" >"$work/bad.json"
+refused 1 "expert_efficiency: expected 9 numbers, as many as expert_rows has, found 8" \
+    --machine "$work/bad.json"
+sed 's/"expert_rows": \[.*\]/"expert_rows": []/' "$fixtures/../../share/machines/h200-ib.json" \
+    >"$work/bad.json"
+refused 1 "expert_rows: expected 1 to 24 numbers, found 0" --machine "$work/bad.json"
 finish
