@@ -344,17 +344,14 @@ static witan_status_t check_tier_name(const wtn_session_options_t *options)
  * not run here is not. */
 static witan_status_t check_names(wtn_session_t *session, const wtn_session_options_t *options)
 {
-    const wtn_backend_t *backend = &wtn_backend_host;
+    const wtn_backend_t *backend;
     const wtn_tier_t    *tier;
-    witan_status_t       status = WITAN_OK;
+    witan_status_t       status = check_tier_name(options);
 
-    if (options->kernel_tier != NULL) {
-        status = check_tier_name(options);
-    }
-    if (status == WITAN_OK && options->backend != NULL) {
+    if (status == WITAN_OK) {
         status = wtn_backend_select(options->backend, &backend);
     }
-    if (status == WITAN_OK && options->kernel_tier != NULL) {
+    if (status == WITAN_OK) {
         /* every tier has BF16; a block's own dtype is checked when it is known */
         status = wtn_tier_choose(backend->tiers, options->kernel_tier, WITAN_BF16, &tier);
     }
