@@ -15,10 +15,6 @@
  * milliseconds later. */
 #define SPIN_NS 50000u
 
-/* Between two passes that are further apart this rank did not run: it was stopped, or had no core.
- * Who was not listening can not blame others, and that time does not count. */
-#define PAUSE_NS 200000000u
-
 const wtn_transport_t *const wtn_transports[] = {&wtn_transport_self, &wtn_transport_mpi,
                                                  &wtn_transport_nccl, NULL};
 
@@ -145,10 +141,8 @@ witan_status_t wtn_wait_polling(wtn_comm_t *comm, wtn_request_t *requests, size_
                                 void (*poll)(void *context), void *context)
 {
     wtn_rank_list_t missing;
-    uint64_t        last_ns    = wtn_now_ns();
-    uint64_t        spin_ns    = comm->crowded ? 0 : last_ns + SPIN_NS;
+    uint64_t        spin_ns    = comm->crowded ? 0 : wtn_now_ns() + SPIN_NS;
     uint32_t        idle_count = 0;
-    bool            patient    = false;
 
     for (;;) {
         bool           done   = false;
@@ -172,33 +166,23 @@ witan_status_t wtn_wait_polling(wtn_comm_t *comm, wtn_request_t *requests, size_
             }
         }
         now_ns = wtn_now_ns();
-        if (now_ns - last_ns > PAUSE_NS && deadline_ns < UINT64_MAX - (now_ns - last_ns)) {
-            deadline_ns += now_ns - last_ns;
-        }
-        last_ns = now_ns;
         if (now_ns >= after_beats(comm, deadline_ns, watch)) {
-            missing = list_missing(comm, requests, count);
-            if (missing.count <= 1 || patient) {
-                break;
-            }
-            patient     = true; /* most of several wait themselves: for one who then tells */
-            deadline_ns = wtn_put_off(comm, now_ns);
+            break;
         }
         if (now_ns >= spin_ns) {
             (void)sched_yield(); /* others may have work for this core */
         }
     }
     comm->broken = true;
+    missing      = list_missing(comm, requests, count);
     return WTN_ERROR(WITAN_E_TIMEOUT, "%s: not heard from %s within %g s", phase, missing.text,
                      (double)comm->timeout_ns / 1e9);
 }
 
-/* Wait for the one request, and leave nothing active behind. The peer may be at an agreement that
- * waits for a silent rank: it is to say so first. */
+/* Wait for the one request, and leave nothing active behind. */
 static witan_status_t finish(wtn_comm_t *comm, wtn_request_t *request, const char *phase)
 {
-    uint64_t       deadline = wtn_put_off(comm, wtn_put_off(comm, wtn_deadline(comm)));
-    witan_status_t status   = wtn_wait(comm, request, 1, phase, deadline, NULL);
+    witan_status_t status = wtn_wait(comm, request, 1, phase, wtn_deadline(comm), NULL);
 
     if (status != WITAN_OK) {
         (void)wtn_cancel(comm, request, 1);

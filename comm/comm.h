@@ -103,10 +103,9 @@ uint64_t wtn_watch_heard_ns(const wtn_watch_t *watch);
 void     wtn_watch_close(wtn_watch_t *watch); /* NULL is allowed */
 
 /* Wait for all until the deadline (wtn_now_ns clock) or a notice on `watch` (may be NULL); a beat
- * there puts the deadline off to a time-out from then, several missing peers once by a quarter of
- * one, and time in which this rank did not run by as much. On time-out: WITAN_E_TIMEOUT, text
- * "<phase>: not heard from ranks 2, 5 within 60 s". After any failure comm->broken is set and the
- * requests must be cancelled. `phase` is a static string. */
+ * there puts the deadline off to a time-out from then. On
+ * time-out: WITAN_E_TIMEOUT, text "<phase>: not heard from ranks 2, 5 within 60 s". After any
+ * failure comm->broken is set and the requests must be cancelled. `phase` is a static string. */
 witan_status_t wtn_wait(wtn_comm_t *comm, wtn_request_t *requests, size_t count, const char *phase,
                         uint64_t deadline_ns, wtn_watch_t *watch);
 

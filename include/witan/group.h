@@ -18,8 +18,8 @@ typedef struct witan_group_config {
     size_t  struct_bytes;
     int32_t expert_parallel; /**< 0: N / tensor_parallel */
     int32_t tensor_parallel; /**< default 1 */
-    /** Deadline of waits for a peer, up to half as much again where that one may itself wait for
-     * another; 0: WITAN_TIMEOUT, or 60 s. */
+    /** Deadline of waits for a peer, a quarter more where that one may itself wait for another; 0:
+     * WITAN_TIMEOUT, or 60 s. */
     uint64_t timeout_ns;
     int32_t  thread_count; /**< compute threads of a rank; 0: WITAN_NUM_THREADS, or its cores */
     bool     bind; /**< bind ranks to cores of their own if there are enough; default false */

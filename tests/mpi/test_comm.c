@@ -1,9 +1,6 @@
 /* The transport: messages of any size, checks of what arrives, agreement, all-reduce. */
 #include <math.h>
-#include <signal.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "comm/comm.h"
 #include "core/error.h"
@@ -201,41 +198,6 @@ START_TEST(test_agree_after_a_timeout_is_refused)
 }
 END_TEST
 
-static void sleep_ms(int ms)
-{
-    (void)nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L}, NULL);
-}
-
-/* Rank 0 stops rank 1 for longer than its time-out, and sends a little later. */
-START_TEST(test_wait_does_not_count_time_in_which_it_was_stopped)
-{
-    witan_group_config_t config;
-    witan_group_t       *group;
-    wtn_comm_t          *comm;
-    int                  process = (int)getpid();
-    char                 byte    = 1;
-
-    witan_group_config_init(&config);
-    config.timeout_ns = 1000000000u;
-    ck_ok(witan_group_create_mpi(&group, MPI_COMM_WORLD, &config));
-    comm = wtn_group_comm(group);
-    if (world_size > 1 && world_rank == 0) {
-        MPI_Recv(&process, 1, MPI_INT, 1, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
-        sleep_ms(200);
-        ck_assert_int_eq(kill(process, SIGSTOP), 0);
-        sleep_ms(1500);
-        ck_assert_int_eq(kill(process, SIGCONT), 0);
-        sleep_ms(200);
-        ck_ok(wtn_send(comm, 1, WTN_TAG_USER, &byte, 1, "test"));
-    } else if (world_rank == 1) {
-        MPI_Send(&process, 1, MPI_INT, 0, 0, MPI_COMM_WORLD);
-        ck_ok(wtn_recv(comm, 0, WTN_TAG_USER, &byte, 1, "test"));
-    }
-    MPI_Barrier(MPI_COMM_WORLD);
-    witan_group_destroy(group);
-}
-END_TEST
-
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("comm");
@@ -248,7 +210,6 @@ static Suite *make_suite(void)
     tcase_add_test(tcase, test_watch_notice_ends_any_wait);
     tcase_add_test(tcase, test_cancel_tells_what_a_peer_may_still_reach);
     tcase_add_test(tcase, test_agree_after_a_timeout_is_refused);
-    tcase_add_test(tcase, test_wait_does_not_count_time_in_which_it_was_stopped);
     tcase_add_loop_test(tcase, test_allreduce_sums_in_rank_order_with_equal_bits, 0, 6);
     suite_add_tcase(suite, tcase);
     return suite;
