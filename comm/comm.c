@@ -25,13 +25,6 @@ uint64_t wtn_deadline(const wtn_comm_t *comm)
     return comm->timeout_ns < UINT64_MAX - now ? now + comm->timeout_ns : UINT64_MAX;
 }
 
-uint64_t wtn_put_off(const wtn_comm_t *comm, uint64_t deadline_ns)
-{
-    uint64_t more = comm->timeout_ns / 4;
-
-    return deadline_ns < UINT64_MAX - more ? deadline_ns + more : UINT64_MAX;
-}
-
 static witan_status_t post(wtn_comm_t *comm, wtn_request_t *request, void *data, int32_t channel,
                            wtn_tag_t tag)
 {
@@ -120,7 +113,7 @@ static wtn_rank_list_t list_missing(const wtn_comm_t *comm, const wtn_request_t 
 }
 
 /* The deadline, or a time-out after the last beat. */
-static uint64_t after_beats(const wtn_comm_t *comm, uint64_t deadline_ns, const wtn_watch_t *watch)
+static uint64_t put_off(const wtn_comm_t *comm, uint64_t deadline_ns, const wtn_watch_t *watch)
 {
     uint64_t heard_ns = watch == NULL ? 0 : wtn_watch_heard_ns(watch);
     uint64_t later_ns = heard_ns == 0 || comm->timeout_ns > UINT64_MAX - heard_ns
@@ -166,7 +159,7 @@ witan_status_t wtn_wait_polling(wtn_comm_t *comm, wtn_request_t *requests, size_
             }
         }
         now_ns = wtn_now_ns();
-        if (now_ns >= after_beats(comm, deadline_ns, watch)) {
+        if (now_ns >= put_off(comm, deadline_ns, watch)) {
             break;
         }
         if (now_ns >= spin_ns) {
@@ -255,7 +248,7 @@ witan_status_t wtn_allgather_on(wtn_comm_t *comm, int32_t channel, const void *m
     }
     memcpy(blocks + (size_t)comm->rank * bytes, mine, bytes);
     WTN_TRY(gather_posts(comm, channel, bytes, requests, blocks));
-    WTN_TRY(wtn_wait(comm, requests, 2 * size, phase, wtn_put_off(comm, wtn_deadline(comm)),
+    WTN_TRY(wtn_wait(comm, requests, 2 * size, phase, wtn_deadline(comm),
                      channel == 0 ? comm->beats : NULL));
     memcpy(all, blocks, total);
 

@@ -120,9 +120,6 @@ size_t wtn_cancel(wtn_comm_t *comm, wtn_request_t *requests, size_t count);
 
 /* now + comm->timeout_ns */
 uint64_t wtn_deadline(const wtn_comm_t *comm);
-/* Later by a part of the time-out, for who waits for a rank that may itself wait for a silent one:
- * the other is to say who it is. */
-uint64_t wtn_put_off(const wtn_comm_t *comm, uint64_t deadline_ns);
 
 /* Send and receive one block with the deadline, on channel 0. */
 witan_status_t wtn_send(wtn_comm_t *comm, int32_t peer, wtn_tag_t tag, const void *data,

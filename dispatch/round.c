@@ -287,13 +287,15 @@ witan_status_t wtn_round_wait_for(witan_plan_t *plan, wtn_request_t *requests, s
                             plan->shape.round_slots > 1 ? poll_returns : NULL, plan);
 }
 
-/* In two levels a mate may wait for a silent rank of another node. */
+/* Who waits for a rank that may itself wait for a silent one, in another node, waits longer: the
+ * other is to say who it is. */
 static uint64_t put_off(const witan_plan_t *plan, uint64_t deadline)
 {
     const wtn_domains_t *domains = &plan->shape.domains;
+    uint64_t             more    = plan->comm->timeout_ns / 4;
     bool                 relayed = domains->count > 1 && domains->count < domains->ranks;
 
-    return relayed ? wtn_put_off(plan->comm, deadline) : deadline;
+    return relayed && deadline < UINT64_MAX - more ? deadline + more : deadline;
 }
 
 witan_status_t wtn_round_wait(witan_plan_t *plan, int64_t index)

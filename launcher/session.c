@@ -22,7 +22,7 @@
 #define START_SECONDS_MIN 60 /* MPI_Init of many ranks on few cores takes its time */
 #define END_SECONDS_MIN   10
 #define SECOND_NS         ((uint64_t)1000000000)
-#define ROLL_NS_MAX       SECOND_NS       /* a peer that lives answers at once */
+#define ROLL_NS           SECOND_NS       /* by so much may the deadlines of ranks lie apart */
 #define WAKE_NS           (5 * SECOND_NS) /* a launcher's time to end what it woke */
 
 /* ---- launchers ---- */
@@ -449,8 +449,8 @@ static void call_roll(const wtn_session_t *session, wtn_request_t *requests, cha
 {
     static const char here     = 1;
     wtn_comm_t       *comm     = session->comm;
-    uint64_t          patience = comm->timeout_ns / 4;
-    uint64_t          deadline = wtn_now_ns() + (patience < ROLL_NS_MAX ? patience : ROLL_NS_MAX);
+    uint64_t          patience = comm->timeout_ns < ROLL_NS ? comm->timeout_ns : ROLL_NS;
+    uint64_t          deadline = wtn_now_ns() + patience;
     bool              done     = false;
 
     for (int32_t rank = 0; rank < session->size; rank++) {

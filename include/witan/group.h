@@ -15,13 +15,11 @@ extern "C" {
  * only in the tensor index hold the same tokens and a slice of the width I of the same experts.
  */
 typedef struct witan_group_config {
-    size_t  struct_bytes;
-    int32_t expert_parallel; /**< 0: N / tensor_parallel */
-    int32_t tensor_parallel; /**< default 1 */
-    /** Deadline of waits for a peer, a quarter more where that one may itself wait for another; 0:
-     * WITAN_TIMEOUT, or 60 s. */
-    uint64_t timeout_ns;
-    int32_t  thread_count; /**< compute threads of a rank; 0: WITAN_NUM_THREADS, or its cores */
+    size_t   struct_bytes;
+    int32_t  expert_parallel; /**< 0: N / tensor_parallel */
+    int32_t  tensor_parallel; /**< default 1 */
+    uint64_t timeout_ns;      /**< deadline of every wait for a peer; 0: WITAN_TIMEOUT, or 60 s */
+    int32_t  thread_count;    /**< compute threads of a rank; 0: WITAN_NUM_THREADS, or its cores */
     bool     bind; /**< bind ranks to cores of their own if there are enough; default false */
     /** CUDA device of this rank, as cudaSetDevice counts; default -1: the local rank modulo the
      * devices it sees. Calls on cuda layers and plans leave it current on the calling thread. */
