@@ -1,9 +1,7 @@
 /* What a step on a device needs besides the kernels of wtn_backend_t: streams and their marks, and
  * the schedule made by the device. A backend that has none of this computes its steps on the host.
  *
- * A stream is a cudaStream_t, an event a cudaEvent_t, a graph a cudaGraphExec_t, all held as void
- * *.
- */
+ * A stream is a cudaStream_t, an event a cudaEvent_t, a graph a cudaGraphExec_t: void pointers. */
 #ifndef WTN_DEVICE_H
 #define WTN_DEVICE_H
 

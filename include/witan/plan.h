@@ -85,9 +85,7 @@ typedef struct witan_plan_config {
     void                   *stream;
     witan_exchange_t        exchange;        /**< equal on all ranks */
     witan_tensor_exchange_t tensor_exchange; /**< equal on all ranks */
-    /** cuda: multiprocessors the experts leave to communication, fewer than the device has; 0:
-     * none.
-     */
+    /** cuda: multiprocessors the experts leave to communication, fewer than there are; 0: none. */
     int32_t           sm_reserved;
     witan_hierarchy_t hierarchy; /**< equal on all ranks */
 } witan_plan_config_t;

@@ -3,8 +3,8 @@
 # makes of their answers is what is tested.
 # shellcheck source=tests/scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
-mkdir "$work/bin" "$work/root" "$work/root/scripts"
-cp "$scripts/gpu_check.sh" "$scripts/lib.sh" "$work/root/scripts"
+mkdir "$work/bin" "$work/tree" "$work/tree/scripts"
+cp "$scripts/gpu_check.sh" "$scripts/lib.sh" "$work/tree/scripts"
 for tool in awk basename bash cat cp dirname env mkdir nproc rm tail timeout; do
     ln -s "$(command -v $tool)" "$work/bin/$tool"
 done
@@ -23,7 +23,7 @@ tested() {
 
 # check STATUS WORDS...: gpu_check.sh, its table in $work/table, steps of the same name once
 check() {
-    called "$1" env -i LC_ALL=C PATH="$work/bin" bash "$work/root/scripts/gpu_check.sh" "${@:2}" \
+    called "$1" env -i LC_ALL=C PATH="$work/bin" bash "$work/tree/scripts/gpu_check.sh" "${@:2}" \
         "$work/out"
     sed -n '/^step /,$p' "$work/said" >"$work/table"
     grep -q '^{"schema": "witan.gpu_check/1", .*]}$' "$work/out/gpu_check.json" ||
@@ -61,8 +61,8 @@ no_gpu "exit status 3"
 passed='1/2 Test #1: cuda.wrappers ....   Passed    0.01 sec'
 skipped='2/2 Test #2: cuda.nccl.np2 ....***Skipped   0.01 sec'
 program nvidia-smi 'echo "GPU 0: NVIDIA H200 (UUID: GPU-0)"'
-mkdir "$work/root/build-gpu"
-program cmake "cp '$work/bin/witan' '$work/root/build-gpu/witan'"
+mkdir "$work/tree/build-gpu"
+program cmake "cp '$work/bin/witan' '$work/tree/build-gpu/witan'"
 program witan 'echo "witan $*"'
 program mpirun 'echo "mpirun $*"'
 program python3 'exit 1'
