@@ -8,73 +8,15 @@
 #include "core/error.h"
 #include "core/util.h"
 #include "dispatch/reference.h"
-#include "kernels/backend.h"
-#include "kernels/tier.h"
-#include "launcher/bench.h"
-#include "launcher/job.h"
-#include "launcher/load.h"
+#include "launcher/bench_layer.h"
 #include "launcher/placement.h"
-#include "launcher/skew.h"
-#include "launcher/staging.h"
 
 #define INPUT_SEED 11
-
-typedef struct layer_options {
-    wtn_session_options_t session;
-    wtn_bench_options_t   bench;
-    wtn_plan_options_t    plan;
-    wtn_option_list_t     tokens;
-    const char           *skew; /* NULL: the gate routes */
-    int64_t               seed;
-    bool                  graph;
-} layer_options_t;
-
-typedef struct bench {
-    wtn_session_t         *session;
-    const layer_options_t *options;
-    wtn_bench_model_t      model;
-    witan_layer_t         *layer;
-    witan_layer_info_t     info;
-    witan_group_info_t     group;
-    const wtn_backend_t   *backend;
-    const wtn_tier_t      *tier;
-    wtn_skew_t            *skew; /* NULL: the gate routes */
-    char                   device[WTN_BENCH_DEVICE_BYTES];
-    witan_exchange_t       exchange; /* taken by the plans, as the next */
-    const char            *transport;
-    bool                   headed;
-    json_t                *results;
-    int64_t                wrong_count;
-} bench_t;
-
-/* What a rank tells of one size. */
-typedef struct tally {
-    double  peak;                        /* median over the blocks */
-    double  phase_ns[WITAN_PHASE_COUNT]; /* median over the iterations */
-    int64_t token_count, row_count, wrong_count, checked_count;
-} tally_t;
-
-/* One size: T tokens on every rank, but where the skew leaves a rank without. */
-typedef struct workload {
-    int64_t           token_count, token_mine;
-    bool              imports; /* the routing of --skew */
-    witan_plan_t     *plan;
-    int32_t          *ids; /* of --skew: [T, K], memory of the backend */
-    float            *weights;
-    wtn_staging_t     staging;
-    wtn_bench_graph_t graph;
-    void             *hidden, *output; /* in ordinary memory */
-    double           *seconds;         /* [iterations], the slowest rank's */
-    double           *phases;          /* [WITAN_PHASE_COUNT, iterations] ns of this rank */
-    double           *slot;            /* [ranks] */
-    tally_t           mine, *all;
-    double            best, p50, p99;
-} workload_t;
 
 /* ---- one size ---- */
 
 /* Ids of --skew, and equal weights. The ranks of a tensor group have the same. Local. */
-static witan_status_t make_routing(const bench_t *bench, workload_t *load)
+static witan_status_t make_routing(const wtn_layer_bench_t *bench, wtn_layer_workload_t *load)
 {
     const witan_group_info_t *group  = &bench->group;
     int64_t                   source = (int64_t)group->data_index * group->expert_parallel;
@@ -104,7 +46,7 @@ fail:
     return status;
 }
 
-static witan_status_t make_workload(bench_t *bench, workload_t *load)
+static witan_status_t make_workload(wtn_layer_bench_t *bench, wtn_layer_workload_t *load)
 {
     const witan_layer_config_t *config = &bench->info.config;
     size_t                      ranks  = (size_t)bench->session->size, values;
@@ -152,7 +94,7 @@ fail:
     return status;
 }
 
-static void free_workload(const bench_t *bench, workload_t *load)
+static void free_workload(const wtn_layer_bench_t *bench, wtn_layer_workload_t *load)
 {
     wtn_bench_graph_drop(&load->graph);
     witan_plan_destroy(load->plan);
@@ -173,7 +115,8 @@ static void free_workload(const bench_t *bench, workload_t *load)
 
 /* The step with the routing of --skew in place of the gate's. Rounds one after the other: they do
  * not overlap as those of witan_forward. */
-static witan_status_t step_imported(const workload_t *load, const witan_forward_args_t *args)
+static witan_status_t step_imported(const wtn_layer_workload_t *load,
+                                    const witan_forward_args_t *args)
 {
     witan_status_t status;
 
@@ -191,19 +134,19 @@ fail:
 /* On a device the tokens are there already, and stay. */
 static witan_status_t step(void *context)
 {
-    const workload_t    *load    = context;
-    const wtn_staging_t *staging = &load->staging;
-    bool                 device  = staging->hidden != NULL;
-    witan_forward_args_t args    = {.struct_bytes = sizeof(args),
-                                    .token_count  = load->token_mine,
-                                    .hidden       = device ? staging->hidden : load->hidden,
-                                    .output       = device ? staging->output : load->output};
+    const wtn_layer_workload_t *load    = context;
+    const wtn_staging_t        *staging = &load->staging;
+    bool                        device  = staging->hidden != NULL;
+    witan_forward_args_t        args    = {.struct_bytes = sizeof(args),
+                                           .token_count  = load->token_mine,
+                                           .hidden       = device ? staging->hidden : load->hidden,
+                                           .output       = device ? staging->output : load->output};
 
     return load->imports ? step_imported(load, &args) : witan_forward(load->plan, &args);
 }
 
 /* One iteration between two barriers; the time is the slowest rank's. */
-static witan_status_t iterate(bench_t *bench, workload_t *load, double *seconds)
+static witan_status_t iterate(wtn_layer_bench_t *bench, wtn_layer_workload_t *load, double *seconds)
 {
     uint64_t       start = wtn_now_ns();
     double         mine;
@@ -223,7 +166,7 @@ fail:
     return status;
 }
 
-static witan_status_t keep_phases(workload_t *load, size_t iteration, size_t count)
+static witan_status_t keep_phases(wtn_layer_workload_t *load, size_t iteration, size_t count)
 {
     witan_stats_t  stats  = {.struct_bytes = sizeof(stats)};
     witan_status_t status = witan_plan_stats(load->plan, &stats);
@@ -239,7 +182,7 @@ static witan_status_t keep_phases(workload_t *load, size_t iteration, size_t cou
     return WITAN_OK;
 }
 
-static witan_status_t measure(bench_t *bench, workload_t *load)
+static witan_status_t measure(wtn_layer_bench_t *bench, wtn_layer_workload_t *load)
 {
     const wtn_bench_options_t *options = &bench->options->bench;
     size_t                     count   = (size_t)options->iteration_count;
@@ -284,7 +227,7 @@ fail:
 }
 
 /* Sampled tokens of this rank against float64, with the routing that was taken. */
-static witan_status_t check_tokens(bench_t *bench, workload_t *load)
+static witan_status_t check_tokens(wtn_layer_bench_t *bench, wtn_layer_workload_t *load)
 {
     const witan_layer_config_t *config = &bench->info.config;
     size_t                      width  = (size_t)config->hidden_size;
@@ -316,196 +259,25 @@ static witan_status_t check_tokens(bench_t *bench, workload_t *load)
     return status;
 }
 
-/* ---- figures ---- */
-
-/* Useful operations of all ranks in one iteration: experts, shared expert and router. */
-static double total_flops(const bench_t *bench, int64_t token_count)
-{
-    const witan_layer_config_t *config = &bench->info.config;
-    double                      row    = wtn_bench_row_flops(config);
-    bool   scattered = bench->options->plan.tensor_exchange == WITAN_TENSOR_SCATTER;
-    double tokens    = (double)token_count / (scattered ? 1 : bench->group.tensor_parallel);
-    double per_token = row * config->topk;
-
-    per_token += row / (double)config->inter_size * (double)config->shared_inter_size;
-    per_token += bench->skew != NULL ? 0 : 2.0 * (double)config->hidden_size * config->expert_count;
-    return tokens * per_token;
-}
-
-static json_t *make_result(const workload_t *load, double rate, double of_peak, double peak,
-                           double imbalance, const tally_t *sum)
-{
-    json_t *phases = json_object();
-    json_t *result;
-
-    for (int phase = 0; phase < WITAN_PHASE_COUNT && phases != NULL; phase++) {
-        (void)json_object_set_new(phases, witan_phase_name((witan_phase_t)phase),
-                                  json_real(sum->phase_ns[phase] * 1e-3));
-    }
-    result =
-        json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I}", "tokens",
-                  (json_int_t)load->token_count, "min_us", load->best * 1e6, "p50_us",
-                  load->p50 * 1e6, "p99_us", load->p99 * 1e6, "gflops", rate * 1e-9, "peak_gflops",
-                  peak * 1e-9, "fraction_of_peak", of_peak, "imbalance", imbalance, "wrong",
-                  (json_int_t)sum->wrong_count, "checked", (json_int_t)sum->checked_count);
-    if (result != NULL && load->graph.device == NULL) {
-        (void)json_object_set(result, "phases_us", phases);
-    }
-    json_decref(phases);
-    return result;
-}
-
-static tally_t sum_tallies(const bench_t *bench, const workload_t *load, int64_t *row_most)
-{
-    tally_t sum = {0};
-
-    *row_most = 0;
-    for (int32_t rank = 0; rank < bench->session->size; rank++) {
-        const tally_t *tally = &load->all[rank];
-
-        sum.peak += tally->peak;
-        sum.token_count += tally->token_count;
-        sum.row_count += tally->row_count;
-        sum.wrong_count += tally->wrong_count;
-        sum.checked_count += tally->checked_count;
-        *row_most = wtn_max_i64(*row_most, tally->row_count);
-        for (int phase = 0; phase < WITAN_PHASE_COUNT; phase++) {
-            sum.phase_ns[phase] += tally->phase_ns[phase] / bench->session->size;
-        }
-    }
-    return sum;
-}
-
-static witan_status_t report(bench_t *bench, const workload_t *load)
-{
-    int64_t row_most;
-    tally_t sum     = sum_tallies(bench, load, &row_most);
-    double  rate    = total_flops(bench, sum.token_count) / load->p50;
-    double  of_peak = sum.peak > 0 ? rate / sum.peak : 0;
-    double  imbalance =
-        sum.row_count == 0 ? 1.0 : (double)row_most * bench->session->size / (double)sum.row_count;
-
-    bench->wrong_count += sum.wrong_count;
-    if (bench->session->rank != 0) {
-        return WITAN_OK;
-    }
-    printf("  %8" PRId64 " %10.1f %10.1f %10.1f %9.1f %9.1f %6.1f", load->token_count,
-           load->best * 1e6, load->p50 * 1e6, load->p99 * 1e6, rate * 1e-9, sum.peak * 1e-9,
-           of_peak * 100);
-    for (int phase = 0; phase < WITAN_PHASE_COUNT; phase++) {
-        if (bench->options->graph) {
-            printf(" %9s", "-");
-        } else {
-            printf(" %9.1f", sum.phase_ns[phase] * 1e-3);
-        }
-    }
-    printf(" %9.3f %6" PRId64 "\n", imbalance, sum.wrong_count);
-    (void)fflush(stdout);
-    if (bench->options->bench.json != NULL &&
-        json_array_append_new(bench->results,
-                              make_result(load, rate, of_peak, sum.peak, imbalance, &sum)) != 0) {
-        return WTN_ERROR(WITAN_E_MEMORY, "the JSON result could not be made");
-    }
-    return WITAN_OK;
-}
-
-/* Once there is a plan, which tells what it has taken. */
-static witan_status_t print_header(bench_t *bench, const witan_plan_t *plan)
-{
-    const witan_layer_config_t *config = &bench->info.config;
-    witan_stats_t               stats  = {.struct_bytes = sizeof(stats)};
-    char                        way[WTN_EXCHANGE_TEXT_BYTES];
-    witan_status_t              status = witan_plan_stats(plan, &stats);
-
-    if (status != WITAN_OK || bench->headed || bench->session->rank != 0) {
-        return status;
-    }
-    bench->headed    = true;
-    bench->exchange  = stats.exchange;
-    bench->transport = stats.transport;
-    wtn_exchange_text(way, stats.exchange, stats.transport);
-    printf("# witan bench layer: E %" PRId32 ", K %" PRId32 ", H %" PRId64 ", I %" PRId64
-           ", shared %" PRId64 ", %s, %s %s, %" PRId32 " rank%s (ep %" PRId32 ", tp %" PRId32
-           ", dp %" PRId32 ") x %" PRId32 " thread%s, %s, %" PRId64 " iteration%s\n",
-           config->expert_count, config->topk, config->hidden_size, config->inter_size,
-           config->shared_inter_size, witan_dtype_name(config->dtype), bench->info.backend,
-           bench->info.kernel_tier, bench->group.size, bench->group.size == 1 ? "" : "s",
-           bench->group.expert_parallel, bench->group.tensor_parallel, bench->group.data_parallel,
-           bench->group.thread_count, bench->group.thread_count == 1 ? "" : "s", way,
-           bench->options->bench.iteration_count,
-           bench->options->bench.iteration_count == 1 ? "" : "s");
-    wtn_bench_print_device(bench->device);
-    if (bench->options->graph) {
-        printf("# times: replays of one captured step, whose phases are not told apart\n");
-    }
-    if (bench->skew != NULL) {
-        printf("# routing: %s, seed %" PRId64 ", in place of the gate's\n", bench->options->skew,
-               bench->options->seed);
-    }
-    printf(
-        "# tokens: of each rank; times: of the slowest rank; phases: median, mean over ranks, us; "
-        "GFLOP/s: useful ones of all ranks\n");
-    printf("# peak: %s of all ranks at once, measured in turns; "
-           "imbalance: max / mean of rows over ranks\n",
-           bench->backend->device != NULL ? "a large cuBLAS product"
-                                          : "multiply-adds on registers");
-    printf("# #wrong: tokens beyond the tolerance %.0e of float64, of %" PRId64
-           " checked on each rank\n",
-           wtn_tolerance(config->dtype), bench->options->bench.check_count);
-    printf("# %8s %10s %10s %10s %9s %9s %6s", "tokens", "min_us", "p50_us", "p99_us", "GFLOP/s",
-           "peak", "%peak");
-    for (int phase = 0; phase < WITAN_PHASE_COUNT; phase++) {
-        printf(" %9s", witan_phase_name((witan_phase_t)phase));
-    }
-    printf(" %9s %6s\n", "imbalance", "#wrong");
-    return WITAN_OK;
-}
-
-static witan_status_t write_json(bench_t *bench)
-{
-    json_t *root = wtn_bench_json_begin("layer", &bench->options->bench, &bench->info.config);
-    json_t *facts;
-    witan_status_t status;
-
-    facts =
-        json_pack("{s:i, s:i, s:i, s:i, s:i, s:s, s:b, s:s, s:s?, s:s, s:s?, s:s?, s:O}", "ranks",
-                  (int)bench->group.size, "expert_parallel", (int)bench->group.expert_parallel,
-                  "tensor_parallel", (int)bench->group.tensor_parallel, "data_parallel",
-                  (int)bench->group.data_parallel, "threads", (int)bench->group.thread_count,
-                  "backend", bench->info.backend, "graph", (int)bench->options->graph,
-                  "kernel_tier", bench->info.kernel_tier, "exchange",
-                  wtn_exchange_name(bench->exchange), "transport", bench->transport, "device",
-                  bench->device[0] == '\0' ? NULL : bench->device, "skew", bench->options->skew,
-                  "results", bench->results);
-    if (root == NULL || facts == NULL || json_object_update(root, facts) != 0) {
-        status = WTN_ERROR(WITAN_E_MEMORY, "the JSON text could not be made");
-    } else {
-        status = wtn_bench_json_write(bench->options->bench.json, root);
-    }
-    json_decref(facts);
-    json_decref(root);
-    return status;
-}
-
 /* ---- all sizes ---- */
 
-static witan_status_t run_size(bench_t *bench, int64_t token_count)
+static witan_status_t run_size(wtn_layer_bench_t *bench, int64_t token_count)
 {
-    workload_t     load = {.token_count = token_count,
-                           .token_mine  = token_count,
-                           .imports     = bench->skew != NULL};
-    witan_status_t status;
+    wtn_layer_workload_t load = {.token_count = token_count,
+                                 .token_mine  = token_count,
+                                 .imports     = bench->skew != NULL};
+    witan_status_t       status;
 
     if (bench->skew != NULL) {
         load.token_mine = wtn_skew_token_count(bench->skew, bench->group.expert_index,
                                                bench->group.expert_parallel, token_count);
     }
     WTN_TRY(make_workload(bench, &load));
-    WTN_TRY(wtn_session_agree(bench->session, print_header(bench, load.plan)));
+    WTN_TRY(wtn_session_agree(bench->session, wtn_layer_print_header(bench, load.plan)));
     WTN_TRY(measure(bench, &load));
     WTN_TRY(wtn_session_agree(bench->session, check_tokens(bench, &load)));
     WTN_TRY(wtn_allgather(bench->session->comm, &load.mine, sizeof(load.mine), load.all, "bench"));
-    WTN_TRY(wtn_session_agree(bench->session, report(bench, &load)));
+    WTN_TRY(wtn_session_agree(bench->session, wtn_layer_report(bench, &load)));
 
 fail:
     free_workload(bench, &load);
@@ -513,7 +285,7 @@ fail:
 }
 
 /* A layer with synthetic weights. */
-static witan_status_t create_layer(bench_t *bench)
+static witan_status_t create_layer(wtn_layer_bench_t *bench)
 {
     const char          *path   = bench->options->session.placement;
     witan_layer_config_t config = bench->model.config;
@@ -533,10 +305,10 @@ fail:
     return status;
 }
 
-static witan_status_t make_layer(bench_t *bench)
+static witan_status_t make_layer(wtn_layer_bench_t *bench)
 {
-    const layer_options_t *options = bench->options;
-    witan_status_t         status;
+    const wtn_layer_options_t *options = bench->options;
+    witan_status_t             status;
 
     WTN_TRY(wtn_bench_json_probe(bench->session, &options->bench));
     status = wtn_bench_model_open(&bench->model, &options->bench, &options->session);
@@ -569,7 +341,7 @@ fail:
     return status;
 }
 
-static witan_status_t run_bench(bench_t *bench)
+static witan_status_t run_bench(wtn_layer_bench_t *bench)
 {
     const wtn_option_list_t *tokens = &bench->options->tokens;
     witan_status_t           status;
@@ -582,7 +354,7 @@ static witan_status_t run_bench(bench_t *bench)
     }
     status = WITAN_OK;
     if (bench->session->rank == 0 && bench->options->bench.json != NULL) {
-        status = write_json(bench);
+        status = wtn_layer_write_json(bench);
     }
     if (status == WITAN_OK && bench->wrong_count > 0) {
         status =
@@ -600,25 +372,25 @@ fail:
 
 int wtn_bench_layer(int argc, char **argv)
 {
-    layer_options_t options = {0};
-    wtn_option_t    table[] = {
-           WTN_OPT_LIST("tokens", "1,16,128,1024", 0, 1 << 24, &options.tokens,
-                        "tokens of each rank, one line each"),
-           WTN_OPT_TEXT("skew", "KIND", NULL, &options.skew,
-                        "route so instead of by the gate: uniform, zipf:S, hot:E, trace:FILE, "
-                           "balanced or zero-rank"),
-           WTN_OPT_INTEGER("seed", "N", "1", 0, INT64_MAX, &options.seed, "of --skew"),
-           WTN_BENCH_GRAPH_OPTION(&options.graph),
-           WTN_BENCH_OPTIONS(&options.bench, "tokens of each rank compared with float64"),
-           WTN_PLAN_OPTIONS(&options.plan),
-           WTN_PLAN_CUDA_OPTIONS(&options.plan),
-           WTN_SESSION_OPTIONS(&options.session),
-           WTN_PLACEMENT_OPTION(&options.session.placement),
+    wtn_layer_options_t options = {0};
+    wtn_option_t        table[] = {
+               WTN_OPT_LIST("tokens", "1,16,128,1024", 0, 1 << 24, &options.tokens,
+                            "tokens of each rank, one line each"),
+               WTN_OPT_TEXT("skew", "KIND", NULL, &options.skew,
+                            "route so instead of by the gate: uniform, zipf:S, hot:E, trace:FILE, "
+                                   "balanced or zero-rank"),
+               WTN_OPT_INTEGER("seed", "N", "1", 0, INT64_MAX, &options.seed, "of --skew"),
+               WTN_BENCH_GRAPH_OPTION(&options.graph),
+               WTN_BENCH_OPTIONS(&options.bench, "tokens of each rank compared with float64"),
+               WTN_PLAN_OPTIONS(&options.plan),
+               WTN_PLAN_CUDA_OPTIONS(&options.plan),
+               WTN_SESSION_OPTIONS(&options.session),
+               WTN_PLACEMENT_OPTION(&options.session.placement),
     };
     const wtn_command_t command = {"bench layer", "Measure the whole block over all ranks.", table,
                                    WTN_COUNT_OF(table)};
     wtn_session_t       session;
-    bench_t             bench = {.session = &session, .options = &options};
+    wtn_layer_bench_t   bench = {.session = &session, .options = &options};
     witan_status_t      status;
     bool                help;
 
