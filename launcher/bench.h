@@ -151,4 +151,7 @@ witan_status_t wtn_bench_json_probe(wtn_session_t *session, const wtn_bench_opti
 /* Write to a temporary file beside the target, then rename. */
 witan_status_t wtn_bench_json_write(const char *path, const json_t *root);
 
+/* `root` with `facts` added, written to `path`; takes both, which may be NULL: WITAN_E_MEMORY. */
+witan_status_t wtn_bench_json_end(const char *path, json_t *root, json_t *facts);
+
 #endif

@@ -211,9 +211,8 @@ witan_status_t wtn_comm_report(wtn_comm_bench_t *bench, const wtn_comm_result_t 
 
 static witan_status_t write_json(wtn_comm_bench_t *bench)
 {
-    json_t        *root = wtn_bench_json_begin("comm", &bench->options->bench, &bench->info.config);
-    json_t        *facts;
-    witan_status_t status;
+    json_t *root = wtn_bench_json_begin("comm", &bench->options->bench, &bench->info.config);
+    json_t *facts;
 
     facts = json_pack("{s:i, s:i, s:i, s:i, s:i, s:s, s:s, s:s, s:s, s:I, s:O}", "ranks",
                       (int)bench->group.size, "expert_parallel", (int)bench->group.expert_parallel,
@@ -223,14 +222,7 @@ static witan_status_t write_json(wtn_comm_bench_t *bench)
                       bench->options->plan.combine == WITAN_COMBINE_REDUCED ? "reduced" : "exact",
                       "skew", bench->options->skew, "seed", (json_int_t)bench->options->seed,
                       "results", bench->results);
-    if (root == NULL || facts == NULL || json_object_update(root, facts) != 0) {
-        status = WTN_ERROR(WITAN_E_MEMORY, "the JSON text could not be made");
-    } else {
-        status = wtn_bench_json_write(bench->options->bench.json, root);
-    }
-    json_decref(facts);
-    json_decref(root);
-    return status;
+    return wtn_bench_json_end(bench->options->bench.json, root, facts);
 }
 
 static json_t *make_matrix(const int64_t *values, int32_t ep)

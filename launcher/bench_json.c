@@ -74,3 +74,17 @@ witan_status_t wtn_bench_json_write(const char *path, const json_t *root)
     free(text);
     return status;
 }
+
+witan_status_t wtn_bench_json_end(const char *path, json_t *root, json_t *facts)
+{
+    witan_status_t status;
+
+    if (root == NULL || facts == NULL || json_object_update(root, facts) != 0) {
+        status = WTN_ERROR(WITAN_E_MEMORY, "the JSON text could not be made");
+    } else {
+        status = wtn_bench_json_write(path, root);
+    }
+    json_decref(facts);
+    json_decref(root);
+    return status;
+}

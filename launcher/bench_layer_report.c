@@ -154,7 +154,6 @@ witan_status_t wtn_layer_write_json(wtn_layer_bench_t *bench)
 {
     json_t *root = wtn_bench_json_begin("layer", &bench->options->bench, &bench->info.config);
     json_t *facts;
-    witan_status_t status;
 
     facts =
         json_pack("{s:i, s:i, s:i, s:i, s:i, s:s, s:b, s:s, s:s?, s:s, s:s?, s:s?, s:O}", "ranks",
@@ -166,12 +165,5 @@ witan_status_t wtn_layer_write_json(wtn_layer_bench_t *bench)
                   wtn_exchange_name(bench->exchange), "transport", bench->transport, "device",
                   bench->device[0] == '\0' ? NULL : bench->device, "skew", bench->options->skew,
                   "results", bench->results);
-    if (root == NULL || facts == NULL || json_object_update(root, facts) != 0) {
-        status = WTN_ERROR(WITAN_E_MEMORY, "the JSON text could not be made");
-    } else {
-        status = wtn_bench_json_write(bench->options->bench.json, root);
-    }
-    json_decref(facts);
-    json_decref(root);
-    return status;
+    return wtn_bench_json_end(bench->options->bench.json, root, facts);
 }

@@ -419,7 +419,6 @@ static witan_status_t write_json(bench_t *bench)
 {
     json_t *root = wtn_bench_json_begin("rebalance", &bench->options->bench, &bench->info.config);
     json_t *facts;
-    witan_status_t status;
 
     facts = json_pack("{s:i, s:i, s:i, s:i, s:i, s:I, s:s, s:s, s:I, s:O}", "ranks",
                       (int)bench->group.size, "expert_parallel", (int)bench->group.expert_parallel,
@@ -428,14 +427,7 @@ static witan_status_t write_json(bench_t *bench)
                       (json_int_t)bench->options->token_count, "transport", bench->group.transport,
                       "skew", bench->options->skew, "bytes_per_step",
                       (json_int_t)bench->options->step_bytes, "results", bench->results);
-    if (root == NULL || facts == NULL || json_object_update(root, facts) != 0) {
-        status = WTN_ERROR(WITAN_E_MEMORY, "the JSON text could not be made");
-    } else {
-        status = wtn_bench_json_write(bench->options->bench.json, root);
-    }
-    json_decref(facts);
-    json_decref(root);
-    return status;
+    return wtn_bench_json_end(bench->options->bench.json, root, facts);
 }
 
 /* ---- the whole ---- */
