@@ -25,6 +25,19 @@ uint64_t wtn_deadline(const wtn_comm_t *comm)
     return comm->timeout_ns < UINT64_MAX - now ? now + comm->timeout_ns : UINT64_MAX;
 }
 
+witan_status_t wtn_take_channel(wtn_comm_t *comm, const char *what, int32_t *channel)
+{
+    *channel = comm->channel_next;
+    if (*channel > comm->channel_max) {
+        return WTN_ERROR(WITAN_E_UNSUPPORTED,
+                         "%s: channel %" PRId32 ": %s has tags for %" PRId32
+                         " plans and layers of a group in all; keep them, or make another group",
+                         what, *channel, comm->transport->name, comm->channel_max);
+    }
+    comm->channel_next++;
+    return WITAN_OK;
+}
+
 static witan_status_t post(wtn_comm_t *comm, wtn_request_t *request, void *data, int32_t channel,
                            wtn_tag_t tag)
 {

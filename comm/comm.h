@@ -74,6 +74,10 @@ struct wtn_comm {
     struct wtn_watch      *beats; /* while a layer loads: gathers on channel 0 wait for who beats */
 };
 
+/* A channel for messages of `what`, the same on all ranks that take as many. Never one used before:
+ * a late message of an old plan must not meet a new one. WITAN_E_UNSUPPORTED: none is left. */
+witan_status_t wtn_take_channel(wtn_comm_t *comm, const char *what, int32_t *channel);
+
 /* Start sending `bytes` at `data`; the memory must stay until the request completes. */
 witan_status_t wtn_send_post(wtn_comm_t *comm, wtn_request_t *request, int32_t peer,
                              int32_t channel, wtn_tag_t tag, const void *data, size_t bytes);

@@ -227,25 +227,13 @@ fail:
     return status;
 }
 
-static witan_status_t take_channel(wtn_direct_t *direct)
-{
-    wtn_comm_t *comm = direct->comm;
-
-    direct->channel = comm->channel_next;
-    if (direct->channel > comm->channel_max) {
-        return WTN_ERROR(WITAN_E_TRANSPORT, "direct %s: no channel %" PRId32 " on %s", direct->name,
-                         direct->channel, comm->transport->name);
-    }
-    comm->channel_next++;
-    return WITAN_OK;
-}
-
 witan_status_t wtn_direct_open(wtn_direct_t **out, wtn_comm_t *comm,
                                const wtn_direct_config_t *config)
 {
     wtn_direct_t  *direct = NULL;
     card_t         mine   = {0};
     card_t        *cards  = calloc((size_t)comm->size, sizeof(*cards));
+    int32_t        channel;
     witan_status_t status = make(&direct, comm, config);
 
     *out = NULL;
@@ -256,8 +244,9 @@ witan_status_t wtn_direct_open(wtn_direct_t **out, wtn_comm_t *comm,
         status = allocate(direct, config->bytes, &mine);
     }
     WTN_TRY(wtn_agree(comm, "direct", status, NULL, 0));
-    status = take_channel(direct); /* counted alike on all ranks, whatever comes */
+    status = wtn_take_channel(comm, "direct", &channel); /* alike on all ranks, whatever comes */
     WTN_TRY(wtn_agree(comm, "direct", status, NULL, 0));
+    direct->channel = channel;
     WTN_TRY(wtn_allgather(comm, &mine, sizeof(mine), cards, "direct"));
     status = map_peers(direct, cards);
     if (status == WITAN_OK) {

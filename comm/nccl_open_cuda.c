@@ -178,15 +178,11 @@ fail:
 /* A roll and a watch over this communicator's peers while it opens. */
 static witan_status_t open_guards(wtn_nccl_t *nccl)
 {
-    wtn_comm_t    *comm    = nccl->comm;
-    int32_t        channel = comm->channel_next;
+    wtn_comm_t    *comm = nccl->comm;
+    int32_t        channel;
     witan_status_t status;
 
-    if (channel > comm->channel_max) {
-        return WTN_ERROR(WITAN_E_TRANSPORT, "nccl: no channel %" PRId32 " on %s", channel,
-                         comm->transport->name);
-    }
-    comm->channel_next++;
+    WTN_TRY(wtn_take_channel(comm, "nccl", &channel));
     WTN_TRY(wtn_roll_open(&nccl->roll, comm, channel, nccl->peers, nccl->peer_count));
     WTN_TRY(wtn_watch_open(&nccl->watch, comm, channel, nccl->peers, nccl->peer_count));
 

@@ -166,18 +166,21 @@ fail:
 /* A watch over all ranks, for beats. */
 static witan_status_t open_beats(wtn_comm_t *comm, wtn_watch_t **beats)
 {
-    int32_t        channel = comm->channel_next++;
-    int32_t       *peers   = calloc((size_t)comm->size, sizeof(*peers));
-    witan_status_t status;
+    int32_t        channel;
+    int32_t       *peers  = calloc((size_t)comm->size, sizeof(*peers));
+    witan_status_t status = wtn_take_channel(comm, "layer", &channel);
 
     *beats = NULL;
-    if (peers == NULL) {
-        return WTN_ERROR(WITAN_E_MEMORY, "layer: %" PRId32 " peers", comm->size);
+    if (status == WITAN_OK && peers == NULL) {
+        status = WTN_ERROR(WITAN_E_MEMORY, "layer: %" PRId32 " peers", comm->size);
     }
+    WTN_TRY(status);
     for (int32_t rank = 0; rank < comm->size; rank++) {
         peers[rank] = rank;
     }
     status = wtn_watch_open(beats, comm, channel, peers, comm->size);
+
+fail:
     free(peers);
     return status;
 }

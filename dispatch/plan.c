@@ -111,19 +111,6 @@ witan_status_t wtn_plan_check_workspace(const witan_plan_t *plan, size_t alignme
     return WITAN_OK;
 }
 
-witan_status_t wtn_take_channel(wtn_comm_t *comm, const char *what, int32_t *channel)
-{
-    *channel = comm->channel_next;
-    if (*channel > comm->channel_max) {
-        return WTN_ERROR(WITAN_E_UNSUPPORTED,
-                         "%s: channel %" PRId32 ": %s has tags for %" PRId32
-                         " plans of a group in all; keep plans, or make another group",
-                         what, *channel, comm->transport->name, comm->channel_max);
-    }
-    comm->channel_next++;
-    return WITAN_OK;
-}
-
 static witan_status_t agree_on_config(const witan_layer_t *layer, const witan_plan_config_t *config,
                                       int32_t channel, witan_status_t status)
 {

@@ -219,10 +219,6 @@ witan_status_t wtn_rounds_bytes(const wtn_layout_t *layout, const witan_plan_con
 witan_status_t wtn_rounds_create(witan_plan_t *plan, const int64_t *token_maxima);
 void           wtn_rounds_destroy(witan_plan_t *plan);
 
-/* plan.c: a channel for messages of `what`. Never one used before: a late message of an old plan
- * must not meet a new one. */
-witan_status_t wtn_take_channel(wtn_comm_t *comm, const char *what, int32_t *channel);
-
 /* engine.c: is the plan between route and its last combine? The layer counts those that are. */
 void wtn_plan_note(witan_plan_t *plan, bool busy);
 

@@ -194,20 +194,24 @@ witan_status_t witan_rebalance_begin(witan_rebalance_t **out, witan_layer_t *lay
                                      const witan_rebalance_config_t *config)
 {
     witan_rebalance_t *rebalance;
+    wtn_comm_t        *comm;
+    int32_t            channel;
     witan_status_t     status;
 
     if (out == NULL || layer == NULL) {
         return WTN_ERROR(WITAN_E_ARGUMENT, "rebalance: out or layer is NULL");
     }
     *out      = NULL;
+    comm      = &layer->group->comm;
+    status    = wtn_take_channel(comm, "rebalance", &channel);
     rebalance = calloc(1, sizeof(*rebalance));
     if (rebalance == NULL) {
         status = WTN_ERROR(WITAN_E_MEMORY, "rebalance: %zu bytes", sizeof(*rebalance));
-        return wtn_agree(&layer->group->comm, "rebalance", status, NULL, 0);
+        return wtn_agree(comm, "rebalance", status, NULL, 0);
     }
-    rebalance->layer = layer;
-    rebalance->comm  = &layer->group->comm;
-    status           = wtn_take_channel(rebalance->comm, "rebalance", &rebalance->channel);
+    rebalance->layer   = layer;
+    rebalance->comm    = comm;
+    rebalance->channel = channel;
     if (status == WITAN_OK) {
         status = prepare(rebalance, config);
     }

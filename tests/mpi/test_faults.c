@@ -377,10 +377,12 @@ START_TEST(test_plan_of_differing_layers_is_refused)
 }
 END_TEST
 
-/* Tags are finite: the plan for which there is none is refused, on all ranks. */
-START_TEST(test_plan_beyond_the_last_tag_is_refused)
+/* Tags are finite: the plan or layer for which there is none is refused, on all ranks. */
+START_TEST(test_plan_or_layer_beyond_the_last_tag_is_refused)
 {
     setup_t             setup;
+    witan_weights_t     weights;
+    witan_layer_t      *layer;
     witan_plan_config_t config;
     witan_plan_t       *plan;
     wtn_comm_t         *comm;
@@ -394,6 +396,11 @@ START_TEST(test_plan_beyond_the_last_tag_is_refused)
     witan_plan_destroy(plan);
     ck_status(witan_plan_create(&plan, setup.layer, &config), WITAN_E_UNSUPPORTED);
     ck_names("plan: channel");
+    weights = block_weights(&setup.block);
+    ck_status(witan_layer_create(&layer, setup.group, &setup.block.config, &weights),
+              WITAN_E_UNSUPPORTED);
+    ck_names("layer: channel");
+    ck_ok(wtn_agree(comm, "test", WITAN_OK, NULL, 0)); /* and the group goes on */
     setup_free(&setup);
 }
 END_TEST
@@ -502,7 +509,7 @@ static Suite *make_suite(void)
     tcase_add_loop_test(tcase, test_import_bad_id_names_token_and_slot, 0, 2);
     tcase_add_test(tcase, test_group_longest_timeout_waits);
     tcase_add_test(tcase, test_plan_of_differing_layers_is_refused);
-    tcase_add_test(tcase, test_plan_beyond_the_last_tag_is_refused);
+    tcase_add_test(tcase, test_plan_or_layer_beyond_the_last_tag_is_refused);
     tcase_add_loop_test(tcase, test_forward_silent_rank_times_out_naming_it, 0, 4);
     tcase_add_loop_test(tcase, test_layer_slow_reader_is_waited_for_and_a_stuck_one_is_not, 0, 2);
     suite_add_tcase(suite, tcase);
