@@ -48,7 +48,8 @@ int32_t wtn_nccl_version_loaded(void);
 
 /* Sends and receives between group_begin and group_end start together, in any order; outside they
  * are not allowed. Never to oneself. Of the zero-byte ones nothing is queued: both sides know the
- * size, so both skip it. group_end is called after any failure in between, too. */
+ * size, so both skip it. group_end is called after any failure in between, too, and leaves its text
+ * as it is. */
 witan_status_t wtn_nccl_group_begin(wtn_nccl_t *nccl);
 witan_status_t wtn_nccl_send(wtn_nccl_t *nccl, int32_t peer, const void *data, size_t bytes,
                              void *stream);

@@ -297,18 +297,21 @@ witan_status_t wtn_nccl_recv(wtn_nccl_t *nccl, int32_t peer, void *data, size_t 
 
 witan_status_t wtn_nccl_group_end(wtn_nccl_t *nccl)
 {
+    bool           grouped = nccl->grouped;
     witan_status_t status;
 
-    if (!nccl->grouped) {
+    nccl->grouped = false;
+    if (nccl->aborted) {
+        if (grouped && nccl->library != NULL) {
+            (void)nccl->library->GroupEnd(); /* NCCL counts them by thread */
+        }
+        return WITAN_E_STATE; /* its text is that of the call that aborted */
+    }
+    if (!grouped) {
         return check_usable(nccl, true);
     }
-    nccl->grouped = false;
     if (nccl->library == NULL) {
         return WITAN_OK;
-    }
-    if (nccl->aborted) {
-        (void)nccl->library->GroupEnd(); /* NCCL counts them by thread */
-        return check_usable(nccl, false);
     }
     WTN_TRY(wtn_nccl_status(nccl, nccl->library->GroupEnd(), "ncclGroupEnd"));
     WTN_TRY(wtn_nccl_settle(nccl, "ncclGroupEnd"));

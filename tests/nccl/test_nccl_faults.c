@@ -1,4 +1,5 @@
 /* No wait for a peer outlives its deadline, and who is waited for is named. */
+#include <limits.h>
 #include <string.h>
 
 #include "comm/group.h"
@@ -292,15 +293,21 @@ START_TEST(test_nccl_refused_call_keeps_the_text)
     }
     open_all();
     warm_up();
-    wtn_emulator_nccl_fail(WTN_EMULATOR_NCCL_REFUSE, 1);
+    wtn_emulator_nccl_fail(_i < 2 ? WTN_EMULATOR_NCCL_REFUSE : WTN_EMULATOR_NCCL_NONE, 1);
     if (_i == 0) {
         ck_status(wtn_nccl_alltoall(nccl, from, to, BYTES, stream), WITAN_E_TRANSPORT);
         ck_names("nccl test: ncclAlltoAll: the emulator: a failing call");
-    } else {
+    } else if (_i == 1) {
         ck_ok(wtn_nccl_group_begin(nccl));
         ck_ok(wtn_nccl_send(nccl, (world_rank + 1) % world_size, from, BYTES, stream));
         ck_status(wtn_nccl_group_end(nccl), WITAN_E_TRANSPORT);
         ck_names("nccl test: ncclGroupEnd: the emulator: a failing call");
+    } else { /* the end of the group has nothing to add */
+        ck_ok(wtn_nccl_group_begin(nccl));
+        ck_status(wtn_nccl_send(nccl, (world_rank + 1) % world_size, from, INT_MAX, stream),
+                  WITAN_E_TRANSPORT);
+        ck_status(wtn_nccl_group_end(nccl), WITAN_E_STATE);
+        ck_names("nccl test: ncclSend: the emulator: expected less than 1 GiB");
     }
     begin_ns = wtn_now_ns();
     close_broken();
@@ -413,7 +420,7 @@ static Suite *make_suite(void)
 #ifdef WTN_EMULATOR
     tcase_add_test(tcase, test_nccl_stalled_device_names_nobody);
     tcase_add_test(tcase, test_nccl_asynchronous_error_is_told_on_all_ranks);
-    tcase_add_loop_test(tcase, test_nccl_refused_call_keeps_the_text, 0, 2);
+    tcase_add_loop_test(tcase, test_nccl_refused_call_keeps_the_text, 0, 3);
     tcase_add_test(tcase, test_nccl_sizes_that_differ_are_found);
     tcase_add_loop_test(tcase, test_nccl_rank_that_stops_in_the_meeting_is_named, 0, 2);
     tcase_add_loop_test(tcase, test_nccl_version_that_does_not_serve_is_refused, 0, 4);
