@@ -232,9 +232,10 @@ witan_status_t wtn_nccl_open(wtn_nccl_t **out, wtn_comm_t *comm, const wtn_nccl_
     WTN_TRY(wtn_agree(comm, "nccl", status, fields, WTN_COUNT_OF(fields)));
     status = meet_places(nccl, config->share_device);
     WTN_TRY(wtn_agree(comm, "nccl", status, NULL, 0));
-    status = open_guards(nccl);
-    WTN_TRY(wtn_agree(comm, "nccl", status, NULL, 0));
-    status = meet(nccl, config);
+    status = wtn_agree(comm, "nccl", open_guards(nccl), NULL, 0);
+    if (status == WITAN_OK) {
+        status = meet(nccl, config);
+    }
     wtn_roll_close(nccl->roll);
     wtn_watch_close(nccl->watch);
     nccl->roll  = NULL;

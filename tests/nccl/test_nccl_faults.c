@@ -138,6 +138,36 @@ START_TEST(test_nccl_open_without_one_rank_names_it)
 }
 END_TEST
 
+/* A receive left behind would take the message that is meant for a later one. */
+START_TEST(test_nccl_open_refused_on_one_rank_leaves_nothing_posted)
+{
+    wtn_request_t request;
+    int32_t       channel;
+    char          mark = 1;
+
+    if (world_size == 1) {
+        return;
+    }
+    group   = group_within(OPEN_SECONDS);
+    comm    = wtn_group_comm(group);
+    channel = comm->channel_next;
+    if (is_last()) {
+        comm->channel_max = channel - 1;
+    }
+    ck_status(open_only(), is_last() ? WITAN_E_UNSUPPORTED : WITAN_E_PEER);
+    ck_names("nccl: channel");
+    if (is_last()) {
+        ck_ok(wtn_send_post(comm, &request, 0, channel, WTN_TAG_ROLL, &mark, 1));
+    } else if (world_rank == 0) {
+        ck_ok(wtn_recv_post(comm, &request, world_size - 1, channel, WTN_TAG_ROLL, &mark, 1, true));
+    }
+    if (is_last() || world_rank == 0) {
+        ck_ok(wtn_wait(comm, &request, 1, "test", wtn_deadline(comm), NULL));
+    }
+    witan_group_destroy(group);
+}
+END_TEST
+
 START_TEST(test_nccl_absent_peer_is_named_by_all_others)
 {
     if (world_size == 1) {
@@ -413,6 +443,7 @@ static Suite *make_suite(void)
 
     tcase_set_timeout(tcase, 120);
     tcase_add_test(tcase, test_nccl_open_without_one_rank_names_it);
+    tcase_add_test(tcase, test_nccl_open_refused_on_one_rank_leaves_nothing_posted);
     tcase_add_test(tcase, test_nccl_absent_peer_is_named_by_all_others);
     tcase_add_test(tcase, test_nccl_wait_one_rank_fails_earlier_than_the_others);
     tcase_add_test(tcase, test_nccl_peer_absent_from_the_first_exchange_is_named);
