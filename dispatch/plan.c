@@ -41,6 +41,10 @@ witan_status_t wtn_plan_fail(witan_plan_t *plan, witan_status_t status)
         wtn_watch_raise(plan->watch, status); /* unless a notice was what told it */
     }
     plan->state = WTN_PLAN_BROKEN;
+    if (!alone) {
+        plan->comm->broken =
+            true; /* as the peers find it: no close waits for them, nor they for it */
+    }
     return status;
 }
 

@@ -91,11 +91,16 @@ static witan_status_t forward(int64_t token_count)
     return status == WITAN_OK ? witan_plan_wait(plan) : status;
 }
 
-/* After a failure: the plan is done with, a new one of the same layer works. */
+/* After a failure: the plan is done with, its end waits for nobody, a new one of the same layer
+ * works. */
 static void check_group_goes_on(witan_exchange_t exchange)
 {
+    uint64_t begin;
+
     ck_status(forward(T), WITAN_E_STATE);
+    begin = wtn_now_ns();
     witan_plan_destroy(plan);
+    ck_assert_double_lt((double)(wtn_now_ns() - begin) / 1e9, 0.8 * SECONDS);
     plan = NULL;
     MPI_Barrier(MPI_COMM_WORLD);
     make_plan(exchange);
