@@ -26,7 +26,7 @@ witan_status_t witan_forward(witan_plan_t *plan, const witan_forward_args_t *arg
         witan_status_t status =
             WTN_ERROR(WITAN_E_ARGUMENT, "forward: null pointer or wrong struct_bytes");
 
-        return plan == NULL ? status : wtn_plan_fail(plan, status);
+        return plan == NULL ? status : note_state(plan, wtn_plan_fail(plan, status));
     }
     wtn_plan_note(plan, true);
     return note_state(plan, plan->engine->forward(plan, args));

@@ -230,6 +230,11 @@ static witan_status_t create(witan_layer_t **out, witan_group_t *group,
     size_t         field_count = 0;
     witan_layer_t *layer       = NULL;
 
+    if (out != NULL) {
+        *out = NULL;
+    } else if (status == WITAN_OK) {
+        status = WTN_ERROR(WITAN_E_ARGUMENT, "layer: out is NULL");
+    }
     if (status == WITAN_OK) {
         layer = calloc(1, sizeof(*layer));
         if (layer == NULL) {
@@ -265,10 +270,9 @@ witan_status_t witan_layer_create(witan_layer_t **out, witan_group_t *group,
 {
     witan_status_t status = WITAN_OK;
 
-    if (out == NULL || group == NULL) {
-        return WTN_ERROR(WITAN_E_ARGUMENT, "layer: out or group is NULL");
+    if (group == NULL) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "layer: group is NULL");
     }
-    *out = NULL;
     if (config == NULL || weights == NULL || weights->read == NULL) {
         status = WTN_ERROR(WITAN_E_ARGUMENT, "layer: config or weights is NULL");
     }
@@ -307,10 +311,9 @@ witan_status_t witan_layer_load(witan_layer_t **out, witan_group_t *group, const
     wtn_hf_t            *hf      = NULL;
     witan_status_t       status;
 
-    if (out == NULL || group == NULL) {
-        return WTN_ERROR(WITAN_E_ARGUMENT, "load: out or group is NULL");
+    if (group == NULL) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "load: group is NULL");
     }
-    *out = NULL;
     witan_load_options_init(&defaults);
     options = options == NULL ? &defaults : options;
     if (folder == NULL) {

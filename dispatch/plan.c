@@ -42,8 +42,7 @@ witan_status_t wtn_plan_fail(witan_plan_t *plan, witan_status_t status)
     }
     plan->state = WTN_PLAN_BROKEN;
     if (!alone) {
-        plan->comm->broken =
-            true; /* as the peers find it: no close waits for them, nor they for it */
+        plan->comm->broken = true; /* as on the peers: no close waits for another */
     }
     return status;
 }
@@ -176,13 +175,17 @@ witan_status_t witan_plan_create(witan_plan_t **out, witan_layer_t *layer,
     int32_t                          channel;
     witan_status_t                   status;
 
-    if (out == NULL || layer == NULL) {
-        return WTN_ERROR(WITAN_E_ARGUMENT, "plan: out or layer is NULL");
+    if (layer == NULL) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "plan: layer is NULL");
     }
-    *out         = NULL;
     group        = layer->group;
     token_maxima = calloc((size_t)group->expert_parallel, sizeof(*token_maxima));
     status       = wtn_take_channel(&group->comm, "plan", &channel);
+    if (out != NULL) {
+        *out = NULL;
+    } else if (status == WITAN_OK) {
+        status = WTN_ERROR(WITAN_E_ARGUMENT, "plan: out is NULL");
+    }
     if (status == WITAN_OK && token_maxima == NULL) {
         status = WTN_ERROR(WITAN_E_MEMORY, "plan: %" PRId32 " counts", group->expert_parallel);
     }

@@ -311,8 +311,11 @@ witan_status_t witan_rebalance_commit(witan_rebalance_t *rebalance, bool *commit
     bool           done;
     witan_status_t status;
 
-    if (rebalance == NULL || committed == NULL) {
-        return WTN_ERROR(WITAN_E_ARGUMENT, "rebalance: rebalance or committed is NULL");
+    if (rebalance == NULL) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "rebalance: rebalance is NULL");
+    }
+    if (committed == NULL) {
+        return give_up(rebalance, WTN_ERROR(WITAN_E_ARGUMENT, "rebalance: committed is NULL"));
     }
     *committed = false;
     WTN_TRY(witan_rebalance_advance(rebalance, &done));

@@ -198,12 +198,16 @@ witan_status_t witan_rebalance_begin(witan_rebalance_t **out, witan_layer_t *lay
     int32_t            channel;
     witan_status_t     status;
 
-    if (out == NULL || layer == NULL) {
-        return WTN_ERROR(WITAN_E_ARGUMENT, "rebalance: out or layer is NULL");
+    if (layer == NULL) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "rebalance: layer is NULL");
     }
-    *out      = NULL;
     comm      = &layer->group->comm;
     status    = wtn_take_channel(comm, "rebalance", &channel);
+    if (out != NULL) {
+        *out = NULL;
+    } else if (status == WITAN_OK) {
+        status = WTN_ERROR(WITAN_E_ARGUMENT, "rebalance: out is NULL");
+    }
     rebalance = calloc(1, sizeof(*rebalance));
     if (rebalance == NULL) {
         status = WTN_ERROR(WITAN_E_MEMORY, "rebalance: %zu bytes", sizeof(*rebalance));

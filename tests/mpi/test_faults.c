@@ -6,6 +6,7 @@
 #include "block.h"
 #include "comm/comm.h"
 #include "core/util.h"
+#include "dispatch/layer.h"
 #include "harness.h"
 
 #define ck_status(call, expected)                                                       \
@@ -59,6 +60,47 @@ START_TEST(test_group_bad_config_on_one_rank_reaches_all)
     ck_status(witan_group_create_mpi(&group, MPI_COMM_WORLD, &config),
               is_last() ? WITAN_E_ARGUMENT : WITAN_E_PEER);
     ck_names("thread_count");
+}
+END_TEST
+
+/* Nowhere to put what is created: refused there, and told to the others. */
+START_TEST(test_null_out_on_one_rank_reaches_all)
+{
+    const witan_status_t     expected = is_last() ? WITAN_E_ARGUMENT : WITAN_E_PEER;
+    block_t                  block    = block_make(8, 2, 16, 8, WITAN_F32);
+    witan_weights_t          weights  = block_weights(&block);
+    int32_t                  slots[8] = {7, 6, 5, 4, 3, 2, 1, 0};
+    witan_plan_config_t      config;
+    witan_rebalance_config_t moves;
+    witan_group_t           *group, *made;
+    witan_layer_t           *layer;
+    witan_plan_t            *plan;
+    witan_rebalance_t       *rebalance;
+    bool                     yes;
+
+    witan_plan_config_init(&config);
+    config.token_count_max = 4;
+    witan_rebalance_config_init(&moves);
+    moves.slot_expert = slots;
+    group             = world_group(0, 1);
+    ck_status(witan_group_create_mpi(is_last() ? NULL : &made, MPI_COMM_WORLD, NULL), expected);
+    ck_names("group: out is NULL");
+    ck_status(witan_layer_create(is_last() ? NULL : &layer, group, &block.config, &weights),
+              expected);
+    ck_names("layer: out is NULL");
+    ck_ok(witan_layer_create(&layer, group, &block.config, &weights));
+    ck_status(witan_plan_create(is_last() ? NULL : &plan, layer, &config), expected);
+    ck_names("plan: out is NULL");
+    ck_ok(witan_plan_create(&plan, layer, &config));
+    ck_status(witan_rebalance_begin(is_last() ? NULL : &rebalance, layer, &moves), expected);
+    ck_names("rebalance: out is NULL");
+    ck_ok(witan_rebalance_begin(&rebalance, layer, &moves));
+    ck_status(witan_rebalance_commit(rebalance, is_last() ? NULL : &yes), expected);
+    ck_names("rebalance: committed is NULL");
+    witan_rebalance_destroy(rebalance);
+    witan_plan_destroy(plan);
+    witan_layer_destroy(layer);
+    witan_group_destroy(group);
 }
 END_TEST
 
@@ -215,6 +257,31 @@ START_TEST(test_forward_bad_argument_on_one_rank_reaches_all)
     witan_plan_destroy(plan);
     setup_free(&setup);
     free(hidden);
+}
+END_TEST
+
+/* Between route and dispatch; then no step of the layer is under way any more. */
+START_TEST(test_forward_without_arguments_on_one_rank_reaches_all)
+{
+    setup_t              setup;
+    witan_plan_t        *plan;
+    float                rows[4 * 16] = {0};
+    witan_forward_args_t args         = {.struct_bytes = sizeof(args),
+                                         .token_count  = 4,
+                                         .hidden       = rows,
+                                         .output       = rows};
+
+    setup_make(&setup, 1);
+    plan = plan_make(&setup, 4);
+    ck_ok(witan_route(plan, 4, rows));
+    ck_assert_int_eq(atomic_load(&setup.layer->busy_plans), 1);
+    ck_status(witan_forward(plan, is_last() ? NULL : &args),
+              is_last() ? WITAN_E_ARGUMENT : WITAN_E_PEER);
+    ck_names("forward: null pointer");
+    ck_assert_int_eq(atomic_load(&setup.layer->busy_plans), 0);
+    MPI_Barrier(MPI_COMM_WORLD);
+    witan_plan_destroy(plan);
+    setup_free(&setup);
 }
 END_TEST
 
@@ -496,6 +563,7 @@ static Suite *make_suite(void)
     tcase_add_test(tcase, test_group_bad_folding_is_refused_on_all_ranks);
     tcase_add_test(tcase, test_group_differing_config_names_field_values_and_ranks);
     tcase_add_test(tcase, test_group_bad_config_on_one_rank_reaches_all);
+    tcase_add_test(tcase, test_null_out_on_one_rank_reaches_all);
     tcase_add_test(tcase, test_layer_differing_config_names_the_field);
     tcase_add_test(tcase, test_layer_unreadable_weights_on_one_rank_reach_all);
     tcase_add_loop_test(tcase, test_layer_differing_router_or_shared_weights_are_refused, 0, 2);
@@ -504,6 +572,7 @@ static Suite *make_suite(void)
     tcase_add_loop_test(tcase, test_forward_bad_argument_on_one_rank_reaches_all, 0, 2);
     tcase_add_test(tcase, test_forward_bad_argument_reaches_every_rank_of_a_folding);
     tcase_add_test(tcase, test_forward_fault_with_large_messages_leaves_the_group_usable);
+    tcase_add_test(tcase, test_forward_without_arguments_on_one_rank_reaches_all);
     tcase_add_test(tcase, test_tensor_parallel_differing_tokens_are_refused);
     tcase_add_loop_test(tcase, test_steps_out_of_order_are_refused, 0, 4);
     tcase_add_loop_test(tcase, test_import_bad_id_names_token_and_slot, 0, 2);
