@@ -114,11 +114,11 @@ witan_status_t wtn_watch_check(wtn_watch_t *watch)
                                                                          : WITAN_E_PEER,
                              "rank %d: %.480s", (int)request->peer, watch->notices[i].text);
         }
-        watch->heard_ns = wtn_now_ns();
         if (wtn_recv_post(watch->comm, request, request->peer, watch->channel, WTN_TAG_FAULT,
                           &watch->notices[i], sizeof(notice_t), true) != WITAN_OK) {
-            return WITAN_OK; /* as above */
+            return WITAN_OK; /* as above; and nothing is heard from now on */
         }
+        watch->heard_ns = wtn_now_ns();
     }
     return WITAN_OK;
 }
