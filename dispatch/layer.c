@@ -260,7 +260,6 @@ static witan_status_t finish(witan_plan_t *plan, void *output)
     };
     witan_status_t status;
 
-    WTN_TRY(wtn_plan_check_arrays(plan, "combine", plan->token_count, output, output));
     for (int64_t i = plan->round_next - plan->shape.round_slots; i < plan->round_next; i++) {
         if (i >= 0) {
             WTN_TRY(wtn_round_drain(plan, wtn_round_at(plan, i)));
@@ -326,6 +325,9 @@ static witan_status_t combine(witan_plan_t *plan, void *output)
     witan_status_t status;
 
     WTN_TRY(wtn_plan_check_turn(plan, "combine", WTN_PLAN_COMPUTED, "experts"));
+    if (plan->round_next == plan->round_count) {
+        WTN_TRY(wtn_plan_check_arrays(plan, "combine", plan->token_count, output, output));
+    }
     WTN_TRY(wtn_round_return(plan, plan->round_next - 1, true));
     wtn_plan_account(plan, WITAN_PHASE_COMBINE, &since);
     plan->round_done = plan->round_next;

@@ -169,6 +169,30 @@ static witan_status_t list_nodes(wtn_layout_t *layout, const int32_t *nodes)
     return WITAN_OK;
 }
 
+/* *sum += bytes; false where 64 bits with a sign do not hold it. */
+static bool add_bytes(size_t bytes, size_t *sum)
+{
+    return wtn_add(*sum, bytes, sum) && *sum <= (size_t)INT64_MAX;
+}
+
+int64_t wtn_layout_weight_bytes(const wtn_layout_t *layout)
+{
+    const wtn_backend_t *backend = layout->backend;
+    size_t               bytes   = 0;
+    bool                 fits    = add_bytes(backend->gate_weight_bytes(&layout->router), &bytes);
+
+    if (layout->experts.expert_count > 0) {
+        fits = fits && add_bytes(backend->ffn_weight_bytes(&layout->experts), &bytes);
+    }
+    if (layout->shared.hidden_size > 0) {
+        fits = fits && add_bytes(backend->ffn_weight_bytes(&layout->shared), &bytes);
+    }
+    if (layout->shared_gate.out_count > 0) {
+        fits = fits && add_bytes(backend->gate_weight_bytes(&layout->shared_gate), &bytes);
+    }
+    return fits ? (int64_t)bytes : -1;
+}
+
 witan_status_t wtn_layout_make(wtn_layout_t *layout, const witan_layer_config_t *config,
                                const wtn_folding_t *folding, const int32_t *nodes)
 {
@@ -195,6 +219,11 @@ witan_status_t wtn_layout_make(wtn_layout_t *layout, const witan_layer_config_t 
     wtn_layout_point(layout);
     WTN_TRY(list_nodes(layout, nodes));
     make_specs(layout);
+    if (wtn_layout_weight_bytes(layout) < 0) {
+        status = WTN_ERROR(WITAN_E_CONFIG, "layer: weights of this rank: 64 bits do not hold their "
+                                           "size");
+        goto fail;
+    }
     return WITAN_OK;
 
 fail:
@@ -209,23 +238,6 @@ void wtn_layout_free(wtn_layout_t *layout)
     free(layout->local_slots);
     free(layout->nodes);
     layout->local_experts = layout->local_slots = layout->nodes = NULL;
-}
-
-int64_t wtn_layout_weight_bytes(const wtn_layout_t *layout)
-{
-    const wtn_backend_t *backend = layout->backend;
-    size_t               bytes   = backend->gate_weight_bytes(&layout->router);
-
-    if (layout->experts.expert_count > 0) {
-        bytes += backend->ffn_weight_bytes(&layout->experts);
-    }
-    if (layout->shared.hidden_size > 0) {
-        bytes += backend->ffn_weight_bytes(&layout->shared);
-    }
-    if (layout->shared_gate.out_count > 0) {
-        bytes += backend->gate_weight_bytes(&layout->shared_gate);
-    }
-    return (int64_t)bytes;
 }
 
 static uint64_t hash_placement(const wtn_placement_t *placement)

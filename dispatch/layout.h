@@ -38,7 +38,7 @@ void           wtn_layout_free(wtn_layout_t *layout);
  * configuration then makes the same layer again. */
 void wtn_layout_point(wtn_layout_t *layout);
 
-/* Packed weights of this rank. */
+/* Packed weights of this rank; of a layout that was made never negative. */
 int64_t wtn_layout_weight_bytes(const wtn_layout_t *layout);
 
 /* What all ranks must agree on; at most WTN_FIELDS_MAX - 4. Returns how many. */

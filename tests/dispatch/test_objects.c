@@ -143,6 +143,32 @@ START_TEST(test_query_bad_arguments_are_refused)
 }
 END_TEST
 
+/* Weights, and the sum of all tensors, that 64 bits do not hold. */
+START_TEST(test_query_weights_that_overflow_are_refused)
+{
+    static const struct {
+        int64_t hidden, inter, shared;
+        int32_t experts;
+    } cases[] = {
+        {INT64_C(1) << 31, INT64_C(1) << 31, 0, 1},
+        {INT64_C(1) << 30, INT64_C(1) << 30, 0, 4},
+        {INT64_C(1) << 30, INT64_C(1) << 30, INT64_C(1) << 30, 1},
+        {INT64_C(1) << 30, INT64_C(1) << 30, 0, 1 << 20},
+    };
+    block_t             block = block_make(cases[_i].experts, 1, 16, 8, WITAN_BF16);
+    witan_sizes_t       sizes = {.struct_bytes = sizeof(sizes)};
+    witan_plan_config_t config;
+
+    witan_plan_config_init(&config);
+    config.token_count_max         = 4;
+    block.config.hidden_size       = cases[_i].hidden;
+    block.config.inter_size        = cases[_i].inter;
+    block.config.shared_inter_size = cases[_i].shared;
+    ck_refused(witan_layer_query(NULL, 0, 1, &block.config, &config, &sizes), WITAN_E_CONFIG,
+               "layer: weights");
+}
+END_TEST
+
 /* The query and the group read the same environment: else a workspace of its size is too small. */
 START_TEST(test_query_knows_the_threads_of_the_environment)
 {
@@ -251,6 +277,46 @@ START_TEST(test_forward_refused_alone_keeps_the_plan)
     ck_assert_int_eq(stats.round_count, 1);
     ck_assert(stats.imbalance == 1.0);
     ck_ok(witan_dispatch(plan, hidden) == WITAN_E_STATE ? WITAN_OK : WITAN_E_INTERNAL);
+    free(hidden);
+    witan_plan_destroy(plan);
+    witan_layer_destroy(layer);
+    witan_group_destroy(group);
+}
+END_TEST
+
+/* Alone, the last combine can be called again with an output. */
+START_TEST(test_combine_refused_alone_keeps_the_step)
+{
+    block_t              block   = block_make(8, 2, 16, 8, WITAN_F32);
+    witan_weights_t      weights = block_weights(&block);
+    witan_group_t       *group   = self_group();
+    float               *hidden  = block_input(&block, 0, 5), out[5 * 16], stepped[5 * 16];
+    witan_forward_args_t args    = {.struct_bytes = sizeof(args),
+                                    .token_count  = 5,
+                                    .hidden       = hidden,
+                                    .output       = out};
+    witan_plan_config_t  config;
+    witan_layer_t       *layer;
+    witan_plan_t        *plan;
+
+    witan_plan_config_init(&config);
+    config.token_count_max      = 5;
+    config.pair_token_count_max = 3;
+    ck_ok(witan_layer_create(&layer, group, &block.config, &weights));
+    ck_ok(witan_plan_create(&plan, layer, &config));
+    ck_ok(witan_forward(plan, &args));
+    ck_ok(witan_route(plan, 5, hidden));
+    for (int round = 0; round < 2; round++) {
+        ck_ok(witan_dispatch(plan, hidden));
+        ck_ok(witan_experts(plan));
+        if (round == 1) {
+            ck_refused(witan_combine(plan, NULL), WITAN_E_ARGUMENT, "combine: an array is NULL");
+            ck_assert_int_eq(witan_plan_rounds_left(plan), 1);
+        }
+        ck_ok(witan_combine(plan, round == 0 ? NULL : stepped));
+    }
+    ck_assert_int_eq(witan_plan_rounds_left(plan), 0);
+    ck_assert_mem_eq(stepped, out, sizeof(out));
     free(hidden);
     witan_plan_destroy(plan);
     witan_layer_destroy(layer);
@@ -439,9 +505,11 @@ int main(void)
     tcase_add_loop_test(tcase, test_query_tells_the_workspace_a_plan_takes, 0, 6);
     tcase_add_test(tcase, test_query_many_ranks_needs_no_machine);
     tcase_add_test(tcase, test_query_bad_arguments_are_refused);
+    tcase_add_loop_test(tcase, test_query_weights_that_overflow_are_refused, 0, 4);
     tcase_add_test(tcase, test_query_knows_the_threads_of_the_environment);
     tcase_add_test(tcase, test_null_pointers_are_refused);
     tcase_add_test(tcase, test_forward_refused_alone_keeps_the_plan);
+    tcase_add_test(tcase, test_combine_refused_alone_keeps_the_step);
     tcase_add_test(tcase, test_forward_in_place_gives_equal_bits);
     tcase_add_test(tcase, test_names_of_every_value_are_known);
     tcase_add_test(tcase, test_last_error_is_one_line_whatever_it_names);
