@@ -408,7 +408,6 @@ static witan_status_t finish(witan_plan_t *plan, void *output)
 {
     witan_status_t status;
 
-    WTN_TRY(wtn_plan_check_arrays(plan, "combine", plan->token_count, output, output));
     plan->stream->output = output;
     plan->stream->device->range_begin("combine");
     status = wtn_stream_sums(plan, output);
@@ -424,11 +423,10 @@ fail:
 
 static witan_status_t dispatch(witan_plan_t *plan, const void *hidden)
 {
-    wtn_stream_t  *stream = plan->stream;
     witan_status_t status;
 
     WTN_TRY(wtn_plan_check_turn(plan, "dispatch", WTN_PLAN_ROUTED, "route or import"));
-    WTN_TRY(stream->device->use(plan->layer->group->device, 0, &plan->layer->group->device));
+    WTN_TRY(wtn_stream_use_device(plan));
     if (plan->round_next == 0) {
         WTN_TRY(begin_dispatch(plan, hidden));
     } else if (hidden != plan->hidden) {
@@ -449,6 +447,7 @@ static witan_status_t experts(witan_plan_t *plan)
     witan_status_t status;
 
     WTN_TRY(wtn_plan_check_turn(plan, "experts", WTN_PLAN_DISPATCHED, "dispatch"));
+    WTN_TRY(wtn_stream_use_device(plan));
     WTN_TRY(in_range(plan, WITAN_PHASE_EXPERTS, wtn_stream_compute, plan->round_next - 1));
     plan->state = WTN_PLAN_COMPUTED;
     return WITAN_OK;
@@ -462,11 +461,15 @@ static witan_status_t combine(witan_plan_t *plan, void *output)
     witan_status_t status;
 
     WTN_TRY(wtn_plan_check_turn(plan, "combine", WTN_PLAN_COMPUTED, "experts"));
+    if (plan->round_next == plan->round_count) {
+        WTN_TRY(wtn_plan_check_arrays(plan, "combine", plan->token_count, output, output));
+        WTN_TRY(check_output(plan, plan->hidden, output));
+    }
+    WTN_TRY(wtn_stream_use_device(plan));
     WTN_TRY(in_range(plan, WITAN_PHASE_COMBINE, wtn_stream_return, plan->round_next - 1));
     plan->round_done = plan->round_next;
     plan->state      = WTN_PLAN_ROUTED;
     if (plan->round_done == plan->round_count) {
-        WTN_TRY(check_output(plan, plan->hidden, output));
         WTN_TRY(finish(plan, output));
     }
     return WITAN_OK;

@@ -136,7 +136,9 @@ witan_status_t wtn_stream_connect(witan_plan_t *plan);
 void           wtn_stream_destroy(witan_plan_t *plan);
 wtn_tables_t   wtn_stream_tables(const wtn_stream_t *stream, char *base, int64_t round);
 
-/* stream_route.c: may a step begin; it has, with so many tokens; gate and top-k of them. */
+/* stream_route.c: the plan's device becomes this thread's; may a step begin; it has, with so many
+ * tokens; gate and top-k of them. */
+witan_status_t wtn_stream_use_device(const witan_plan_t *plan);
 witan_status_t wtn_stream_begin(witan_plan_t *plan, const char *step);
 void           wtn_stream_start(witan_plan_t *plan, int64_t token_count, bool imported);
 witan_status_t wtn_stream_route(witan_plan_t *plan, int64_t token_count, const void *hidden);

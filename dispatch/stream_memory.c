@@ -63,7 +63,7 @@ static void size_slots(wtn_stream_shape_t *shape, const int64_t *token_maxima, i
     if (shape->slots) {
         shape->token_slots = shape->send_slots = shape->ep * shape->round_tokens;
         shape->pair_rows                       = shape->round_tokens * (shape->reduced ? 1 : topk);
-        shape->return_count                    = shape->round_count * shape->ep * shape->pair_rows;
+        shape->return_count = (int64_t)shape->round_count * shape->ep * shape->pair_rows;
     }
     shape->row_count = shape->token_slots * topk;
 }
@@ -362,7 +362,7 @@ witan_status_t wtn_stream_create(witan_plan_t *plan, const int64_t *token_maxima
     stream->device  = layout->backend->device;
     stream->link    = stream->device->link;
     stream->waits   = strcmp(layout->config.kernel_tier, "cublas") == 0;
-    WTN_TRY(stream->device->use(plan->layer->group->device, 0, &plan->layer->group->device));
+    WTN_TRY(wtn_stream_use_device(plan));
     if (plan->config.sm_reserved >= stream->device->multiprocessors()) {
         return WTN_ERROR(WITAN_E_ARGUMENT,
                          "plan: sm_reserved: expected less than the device's %" PRId32

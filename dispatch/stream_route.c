@@ -14,6 +14,13 @@ void wtn_stream_mark(witan_plan_t *plan, witan_phase_t phase)
     (void)stream->device->event_record(stream->marks[stream->mark_count++], stream->queue);
 }
 
+witan_status_t wtn_stream_use_device(const witan_plan_t *plan)
+{
+    int32_t *device = &plan->layer->group->device;
+
+    return plan->layer->layout.backend->device->use(*device, 0, device);
+}
+
 witan_status_t wtn_stream_begin(witan_plan_t *plan, const char *step)
 {
     wtn_stream_t  *stream    = plan->stream;
@@ -21,7 +28,7 @@ witan_status_t wtn_stream_begin(witan_plan_t *plan, const char *step)
     witan_status_t status;
 
     WTN_TRY(wtn_plan_check_idle(plan, step));
-    WTN_TRY(stream->device->use(plan->layer->group->device, 0, &plan->layer->group->device));
+    WTN_TRY(wtn_stream_use_device(plan));
     if (stream->queued && stream->shape.overflow && !stream->captured) {
         return WTN_ERROR(WITAN_E_STATE,
                          "%s: expected witan_plan_wait before: the slots of the last step may "

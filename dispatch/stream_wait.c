@@ -218,6 +218,7 @@ witan_status_t wtn_stream_stats(witan_plan_t *plan)
     if (stream->queued || plan->state != WTN_PLAN_DONE) {
         return WITAN_OK; /* what the last wait found */
     }
+    WTN_TRY(wtn_stream_use_device(plan));
     if (list_needed) {
         listed = malloc(bytes);
         if (listed == NULL) {
@@ -264,7 +265,7 @@ witan_status_t wtn_stream_wait(witan_plan_t *plan)
     uint32_t       bad;
     witan_status_t status;
 
-    WTN_TRY(stream->device->use(plan->layer->group->device, 0, &plan->layer->group->device));
+    WTN_TRY(wtn_stream_use_device(plan));
     status = wtn_plan_check_idle(plan, "wait");
     if (status != WITAN_OK) {
         return status;
@@ -299,6 +300,7 @@ witan_status_t wtn_stream_routing(const witan_plan_t *plan, const int32_t **ids,
     int64_t             own    = stream->shape.scatter ? stream->shape.mine * count : 0;
     witan_status_t      status;
 
+    WTN_TRY(wtn_stream_use_device(plan));
     WTN_TRY(wtn_stream_await_queue(plan, "routing"));
     if (count > 0) {
         WTN_TRY(stream->backend->copy(stream->ids_copy, stream->ids + own,

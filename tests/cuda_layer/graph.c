@@ -10,6 +10,19 @@ int device_count(void)
     return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
 
+int device_current(void)
+{
+    int device = -1;
+
+    ck_assert_int_eq(cudaGetDevice(&device), cudaSuccess);
+    return device;
+}
+
+void device_make_current(int device)
+{
+    ck_assert_int_eq(cudaSetDevice(device), cudaSuccess);
+}
+
 void *stream_make(void)
 {
     cudaStream_t stream;

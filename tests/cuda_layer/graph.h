@@ -4,6 +4,9 @@
 
 /* Devices this process sees. */
 int device_count(void);
+/* The one that is current for this thread. */
+int  device_current(void);
+void device_make_current(int device);
 
 void *stream_make(void);
 void  stream_free(void *stream);

@@ -220,6 +220,36 @@ START_TEST(test_overflowing_slots_refuse_work_in_place)
 }
 END_TEST
 
+/* A thread that has another device current, or none yet, may make any call. */
+START_TEST(test_every_step_makes_its_device_current)
+{
+    witan_stats_t stats = {.struct_bytes = sizeof(stats)};
+    int           mine, other;
+
+    if (device_count() < 2) {
+        return;
+    }
+    setup(1);
+    mine  = device_current();
+    other = (mine + 1) % device_count();
+
+#define ck_current(call)                          \
+    do {                                          \
+        device_make_current(other);               \
+        ck_ok(call);                              \
+        ck_assert_int_eq(device_current(), mine); \
+    } while (0)
+
+    ck_current(witan_route(plan, T, hidden));
+    ck_current(witan_dispatch(plan, hidden));
+    ck_current(witan_experts(plan));
+    ck_current(witan_combine(plan, output));
+    ck_current(witan_plan_wait(plan));
+    ck_current(witan_plan_stats(plan, &stats));
+    teardown();
+}
+END_TEST
+
 #ifdef WTN_EMULATOR
 START_TEST(test_failed_kernel_on_one_rank_reaches_all)
 {
@@ -252,6 +282,7 @@ static Suite *make_suite(void)
     tcase_add_test(tcase, test_import_bad_ids_are_told_by_wait);
     tcase_add_test(tcase, test_steps_out_of_order_are_refused);
     tcase_add_test(tcase, test_overflowing_slots_refuse_work_in_place);
+    tcase_add_test(tcase, test_every_step_makes_its_device_current);
 #ifdef WTN_EMULATOR
     if (world_size > 1) {
         tcase_add_loop_test(tcase, test_failed_kernel_on_one_rank_reaches_all, 0, 3);
