@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/util.h"
 #include "dispatch/stream.h"
+#include "kernels/topk/topk.h"
 
 #define ROUTE_LOGITS   ((int64_t)4 << 20) /* gated at once: 16 MiB of logits */
 #define ROUTE_BLOCK    1024               /* tokens of a block at least */
@@ -19,6 +20,12 @@ witan_status_t wtn_stream_check(const wtn_layout_t *layout, const witan_plan_con
         layout->backend->device->link == NULL) {
         return WTN_ERROR(WITAN_E_UNSUPPORTED, "plan: exchange: backend %s has no transport",
                          layout->backend->name);
+    }
+    if (layout->config.expert_count > WTN_CUDA_TOPK_EXPERTS_MAX) {
+        return WTN_ERROR(WITAN_E_UNSUPPORTED,
+                         "plan: expert_count: backend %s serves up to %d, found %" PRId32,
+                         layout->backend->name, WTN_CUDA_TOPK_EXPERTS_MAX,
+                         layout->config.expert_count);
     }
     if (config->hierarchy == WITAN_HIERARCHY_TWO_LEVEL) {
         return WTN_ERROR(WITAN_E_UNSUPPORTED, "plan: hierarchy: backend %s dispatches flat only",

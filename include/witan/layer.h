@@ -88,7 +88,7 @@ typedef struct witan_layer_config {
     size_t             struct_bytes;
     int64_t            hidden_size;  /**< H */
     int64_t            inter_size;   /**< I, of the routed experts */
-    int32_t            expert_count; /**< E */
+    int32_t            expert_count; /**< E; cuda: at most 65536 */
     int32_t            topk;         /**< K, 1 <= K <= E */
     witan_dtype_t      dtype;        /**< of activations and expert weights */
     witan_dtype_t      router_dtype; /**< the router's weights are held so; default F32 */

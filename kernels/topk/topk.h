@@ -23,7 +23,8 @@ witan_status_t wtn_host_topk(const wtn_topk_args_t *args);
 #define WTN_TOPK_SUMS  32
 #define WTN_TOPK_CHUNK 1024
 
-/* The cuda backend's slots: the bits of the reference. */
+/* The cuda backend's slots: the bits of the reference, of up to so many experts. */
+#define WTN_CUDA_TOPK_EXPERTS_MAX 65536
 #ifdef __cplusplus
 extern "C" {
 #endif

@@ -14,7 +14,6 @@
 #define WARP_THREADS  128
 #define BLOCK_THREADS 1024
 #define DIGITS        256
-#define SCORES_MAX    65536
 /* Candidates that a block sorts in shared memory. */
 #define SHARED_LIST 2048
 
@@ -28,7 +27,7 @@ typedef struct arrays {
 
 /* A block's own shared memory. */
 typedef struct scratch {
-    double   sum[SCORES_MAX / WTN_TOPK_CHUNK];
+    double   sum[WTN_CUDA_TOPK_EXPERTS_MAX / WTN_TOPK_CHUNK];
     uint64_t list[SHARED_LIST];
     uint32_t scan[WTN_SCAN_WORDS];
     uint32_t count[DIGITS];
@@ -535,9 +534,9 @@ extern "C" witan_status_t wtn_cuda_topk(const wtn_topk_args_t *args)
     if (args->token_count == 0) {
         return WITAN_OK;
     }
-    if (args->expert_count > SCORES_MAX) {
-        return WTN_ERROR(WITAN_E_ARGUMENT, "topk: experts: expected up to %d; found %d", SCORES_MAX,
-                         args->expert_count);
+    if (args->expert_count > WTN_CUDA_TOPK_EXPERTS_MAX) {
+        return WTN_ERROR(WITAN_E_ARGUMENT, "topk: experts: expected up to %d; found %d",
+                         WTN_CUDA_TOPK_EXPERTS_MAX, args->expert_count);
     }
     if (args->workspace_bytes < needed) {
         return WTN_ERROR(WITAN_E_ARGUMENT, "topk: workspace: expected %zu bytes; found %zu", needed,

@@ -220,6 +220,23 @@ START_TEST(test_overflowing_slots_refuse_work_in_place)
 }
 END_TEST
 
+/* Told by the query and at creation, not by the first step. */
+START_TEST(test_more_experts_than_a_device_serves_are_refused)
+{
+    block_t             many  = block_make(65537, 2, 16, 8, WITAN_BF16);
+    witan_sizes_t       sizes = {.struct_bytes = sizeof(sizes)};
+    witan_plan_config_t config;
+
+    witan_plan_config_init(&config);
+    config.token_count_max = T;
+    many.config.backend    = "cuda";
+    ck_status(witan_layer_query(NULL, 0, 1, &many.config, &config, &sizes), WITAN_E_UNSUPPORTED);
+    ck_names("expert_count: backend cuda serves up to 65536, found 65537");
+    many.config.expert_count = 65536;
+    ck_ok(witan_layer_query(NULL, 0, 1, &many.config, &config, &sizes));
+}
+END_TEST
+
 /* A thread that has another device current, or none yet, may make any call. */
 START_TEST(test_every_step_makes_its_device_current)
 {
@@ -282,6 +299,7 @@ static Suite *make_suite(void)
     tcase_add_test(tcase, test_import_bad_ids_are_told_by_wait);
     tcase_add_test(tcase, test_steps_out_of_order_are_refused);
     tcase_add_test(tcase, test_overflowing_slots_refuse_work_in_place);
+    tcase_add_test(tcase, test_more_experts_than_a_device_serves_are_refused);
     tcase_add_test(tcase, test_every_step_makes_its_device_current);
 #ifdef WTN_EMULATOR
     if (world_size > 1) {
