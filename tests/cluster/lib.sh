@@ -1,28 +1,15 @@
 # shellcheck shell=bash disable=SC2034
 # What the scripts of this folder share. Each has a cluster of its own, $name, taken down at the end.
-# A script calls `finish` last.
-set -u
+# shellcheck source=tests/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 cluster=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../scripts" && pwd)/cluster.sh
 name=test$$
-work=$(mktemp -d)
-failed=0
-export LC_ALL=C WITAN_NUM_THREADS=1
+export WITAN_NUM_THREADS=1
 
 cleanup() {
     "$cluster" --name "$name" down
     "$cluster" --name "${name}b" down
     rm -rf "$work"
-}
-trap cleanup EXIT
-
-wrong() {
-    echo "WRONG: $*"
-    failed=1
-}
-
-finish() {
-    [ "$failed" -eq 0 ] && echo "all good"
-    exit "$failed"
 }
 
 cluster() {
@@ -37,11 +24,6 @@ up() {
     $possible || [ $status -ne 77 ] || exit 77
     [ $status -eq 0 ] || wrong "up $*: exit $status"
     possible=true
-}
-
-# equal NAME FOUND EXPECTED
-equal() {
-    [ "$2" = "$3" ] || wrong "$1: found '$2', expected '$3'"
 }
 
 # nothing_left NAME: no namespace, file or shared memory of cluster NAME

@@ -1,27 +1,14 @@
 # shellcheck shell=bash disable=SC2034
-# What the scripts of this folder share. $1: the program. A script calls `finish` last.
-set -u
+# What the scripts of this folder share. $1: the program.
+# shellcheck source=tests/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 program=$1
 fixtures=$(cd "$(dirname "${BASH_SOURCE[0]}")/../fixtures" && pwd)
-work=$(mktemp -d)
-failed=0
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 LC_ALL=C
-export WITAN_NUM_THREADS=1
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 WITAN_NUM_THREADS=1
 
 cleanup() {
     chmod -R u+rwx "$work" 2>/dev/null
     rm -rf "$work"
-}
-trap cleanup EXIT
-
-wrong() {
-    echo "WRONG: $*"
-    failed=1
-}
-
-finish() {
-    [ "$failed" -eq 0 ] && echo "all good"
-    exit "$failed"
 }
 
 # mpi WORDS...: mpirun with a time limit. Open MPI unloads the modules that own its leaks, so with

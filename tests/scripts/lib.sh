@@ -1,26 +1,8 @@
 # shellcheck shell=bash disable=SC2034
-# What the scripts of this folder share. A script calls `finish` last.
-set -u
+# What the scripts of this folder share.
+# shellcheck source=tests/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../scripts" && pwd)
-work=$(mktemp -d)
-failed=0
-export LC_ALL=C
-trap 'rm -rf "$work"' EXIT
-
-wrong() {
-    echo "WRONG: $*"
-    failed=1
-}
-
-finish() {
-    [ "$failed" -eq 0 ] && echo "all good"
-    exit "$failed"
-}
-
-# equal NAME FOUND EXPECTED
-equal() {
-    [ "$2" = "$3" ] || wrong "$1: found '$2', expected '$3'"
-}
 
 # called STATUS COMMAND...: that exit status; what it says is in $work/said
 called() {
