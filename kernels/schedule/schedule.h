@@ -24,7 +24,7 @@ static inline int64_t wtn_token_meta_words(int32_t topk, bool weights)
 /* ids [T, K] -> tokens by destination. Rounds cut the n tokens of a pair into runs of
  * round_tokens. */
 typedef struct wtn_schedule_args {
-    const int32_t *ids;     /* [T, K] global experts, -1: none */
+    const int32_t *ids;     /* [T, K] global experts; any other number: none */
     const float   *weights; /* [T, K] */
     int64_t        token_count, token_count_max;
     int32_t        expert_count, topk, peer_count;
@@ -47,10 +47,9 @@ typedef struct wtn_schedule_args {
     int64_t *round_row_begin; /* [peers, round_count + 1] rows of a pair before each round */
     int64_t *sum_index;       /* exact: [T, K] pair_row_begin + row; reduced: [T, min(K, peers)]
                                  pair tokens by ascending k of first use; -1: none */
-    int64_t *bad_id_count;    /* [1] ids that are neither -1 nor experts: taken as -1; or NULL */
-    void    *workspace;
-    size_t   workspace_bytes;
-    void    *stream;
+    void  *workspace;
+    size_t workspace_bytes;
+    void  *stream;
 } wtn_schedule_args_t;
 
 /* T * K must be below 2^32. SIZE_MAX: it overflows. WITAN_E_ARGUMENT: too many, or the workspace is

@@ -32,7 +32,7 @@
 typedef struct tables {
     uint32_t *row, *token, *last;
     uint32_t *row_total, *token_total; /* [peers] */
-    uint32_t *expert;                  /* [E + 1] (token, k) of an expert; [E]: of no expert */
+    uint32_t *expert;                  /* [E] (token, k) of an expert */
 } tables_t;
 
 typedef struct schedule_params {
@@ -44,7 +44,7 @@ typedef struct schedule_params {
     int32_t        round_count;
     bool           reduced, shared_cursors, shared_experts;
     int64_t       *expert_token_counts, *pair_token_begin, *pair_row_begin, *send_token;
-    int64_t       *token_first_row, *round_row_begin, *sum_index, *bad_id_count;
+    int64_t       *token_first_row, *round_row_begin, *sum_index;
     tables_t       table;
 } schedule_params_t;
 
@@ -54,10 +54,10 @@ typedef struct cursors {
     uint32_t  stride;
 } cursors_t;
 
-/* Shared memory: experts' counters [E + 1] of the block, then cursors of each warp. */
+/* Shared memory: experts' counters [E] of the block, then cursors of each warp. */
 WTN_DEVICE cursors_t part_cursors(const schedule_params_t &p, uint32_t part)
 {
-    const size_t skip = p.shared_experts ? p.expert_count + 1 : 0;
+    const size_t skip = p.shared_experts ? p.expert_count : 0;
     uint32_t    *own  = (uint32_t *)wtn_shared() + skip + (wtn_thread() >> 5) * 3 * p.peer_count;
 
     if (p.shared_cursors) {
@@ -131,10 +131,8 @@ WTN_DEVICE stride_t take_stride(const cursors_t &c, const place_t &at, uint32_t 
 
 WTN_DEVICE void count_expert(const schedule_params_t &p, int32_t id)
 {
-    const uint32_t e = (uint32_t)id < p.expert_count ? (uint32_t)id : p.expert_count;
-
-    if (id != -1) {
-        wtn_atomic_add(p.shared_experts ? (uint32_t *)wtn_shared() + e : &p.table.expert[e], 1);
+    if ((uint32_t)id < p.expert_count) {
+        wtn_atomic_add((p.shared_experts ? (uint32_t *)wtn_shared() : p.table.expert) + id, 1);
     }
 }
 
@@ -204,7 +202,7 @@ WTN_DEVICE void zero_experts(const schedule_params_t &p)
 {
     const uint32_t step = wtn_block_count() * wtn_thread_count();
 
-    for (uint32_t e = wtn_block() * wtn_thread_count() + wtn_thread(); e <= p.expert_count;
+    for (uint32_t e = wtn_block() * wtn_thread_count() + wtn_thread(); e < p.expert_count;
          e += step) {
         p.table.expert[e] = 0;
     }
@@ -215,7 +213,7 @@ WTN_DEVICE void count_parts(const schedule_params_t &p)
 {
     uint32_t *shared = (uint32_t *)wtn_shared();
 
-    for (uint32_t e = wtn_thread(); p.shared_experts && e <= p.expert_count;
+    for (uint32_t e = wtn_thread(); p.shared_experts && e < p.expert_count;
          e += wtn_thread_count()) {
         shared[e] = 0;
     }
@@ -224,7 +222,7 @@ WTN_DEVICE void count_parts(const schedule_params_t &p)
         count_part(p, part);
     }
     wtn_sync_block();
-    for (uint32_t e = wtn_thread(); p.shared_experts && e <= p.expert_count;
+    for (uint32_t e = wtn_thread(); p.shared_experts && e < p.expert_count;
          e += wtn_thread_count()) {
         if (shared[e] != 0) {
             wtn_atomic_add(&p.table.expert[e], shared[e]);
@@ -306,9 +304,6 @@ WTN_DEVICE void begin_pairs(const schedule_params_t &p)
     }
     for (uint32_t e = wtn_thread(); e < p.expert_count; e += wtn_thread_count()) {
         p.expert_token_counts[e] = p.table.expert[e];
-    }
-    if (wtn_thread() == 0 && p.bad_id_count != nullptr) {
-        *p.bad_id_count = p.table.expert[p.expert_count];
     }
 }
 
@@ -456,7 +451,7 @@ static void carve(wtn_carver_t *carver, size_t parts, size_t peers, size_t exper
     table->last        = (uint32_t *)wtn_carve(carver, peers * parts, sizeof(uint32_t));
     table->row_total   = (uint32_t *)wtn_carve(carver, peers, sizeof(uint32_t));
     table->token_total = (uint32_t *)wtn_carve(carver, peers, sizeof(uint32_t));
-    table->expert      = (uint32_t *)wtn_carve(carver, experts + 1, sizeof(uint32_t));
+    table->expert      = (uint32_t *)wtn_carve(carver, experts, sizeof(uint32_t));
 }
 
 extern "C" size_t wtn_schedule_workspace_bytes(int64_t token_count_max, int32_t expert_count,
@@ -501,7 +496,6 @@ static schedule_params_t params_of(const wtn_schedule_args_t *args)
     p.token_first_row     = args->token_first_row;
     p.round_row_begin     = args->round_row_begin;
     p.sum_index           = args->sum_index;
-    p.bad_id_count        = args->bad_id_count;
     carve(&carver, (size_t)parts, (size_t)args->peer_count, (size_t)args->expert_count, &p.table);
     return p;
 }
@@ -509,7 +503,7 @@ static schedule_params_t params_of(const wtn_schedule_args_t *args)
 /* Counters and cursors of a block. */
 static size_t shared_bytes(const schedule_params_t *p, uint32_t threads)
 {
-    const size_t counters = p->shared_experts ? p->expert_count + 1 : 0;
+    const size_t counters = p->shared_experts ? p->expert_count : 0;
     const size_t cursors  = p->shared_cursors ? (size_t)threads / 32 * 3 * p->peer_count : 0;
 
     return (size_t)wtn_max_i64(WTN_SCAN_WORDS, (int64_t)(counters + cursors)) * sizeof(uint32_t);
@@ -522,7 +516,7 @@ static witan_status_t run_steps(wtn_launch_t launch, const schedule_params_t *p)
     witan_status_t status;
 
     launch.threads = THREADS;
-    launch.blocks  = p->expert_count / THREADS + 1;
+    launch.blocks  = (p->expert_count + THREADS - 1) / THREADS;
     WTN_TRY(wtn_launch_early(&launch, zero_kernel, p));
     launch.blocks       = blocks;
     launch.shared_bytes = shared_bytes(p, THREADS);
@@ -549,7 +543,7 @@ fail:
 static size_t small_words(schedule_params_t *p, uint32_t warps)
 {
     p->table_at = (uint32_t)wtn_max_i64(WTN_SCAN_WORDS, (int64_t)warps * 3 * p->peer_count);
-    return p->table_at + 2 * p->peer_count * (p->part_count + (size_t)1) + p->expert_count + 1;
+    return p->table_at + 2 * p->peer_count * (p->part_count + (size_t)1) + p->expert_count;
 }
 
 /* Its warps: as many as there are parts, or more where experts are many. 0: too much for one. */

@@ -33,15 +33,12 @@ static void reset(const wtn_schedule_args_t *args, cursor_t *next)
 
 static void count(const wtn_schedule_args_t *args, cursor_t *next)
 {
-    int64_t bad = 0;
-
     memset(args->expert_token_counts, 0, (size_t)args->expert_count * sizeof(int64_t));
     for (int64_t i = 0; i < args->token_count * args->topk; i++) {
         const int32_t id = args->ids[i];
         int32_t       j;
 
         if (!is_expert(args, id)) {
-            bad += id != -1;
             continue;
         }
         j = args->owner[replica_of(args, id, i / args->topk)];
@@ -49,9 +46,6 @@ static void count(const wtn_schedule_args_t *args, cursor_t *next)
         next->token[j] += next->last[j] != i / args->topk;
         next->row[j]++;
         next->last[j] = i / args->topk;
-    }
-    if (args->bad_id_count != NULL) {
-        *args->bad_id_count = bad;
     }
 }
 

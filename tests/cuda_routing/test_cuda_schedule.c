@@ -234,7 +234,6 @@ static wtn_schedule_args_t on_host(const plan_t *p)
     args.token_first_row     = data_output(p->token_bytes);
     args.round_row_begin     = data_output(p->round_bytes);
     args.sum_index           = data_output(p->sum_bytes);
-    args.bad_id_count        = data_output(8);
     args.workspace           = data_alloc(p->work_bytes);
     return args;
 }
@@ -258,7 +257,6 @@ static wtn_schedule_args_t on_device(const plan_t *p)
     args.token_first_row     = device_from(NULL, p->token_bytes);
     args.round_row_begin     = device_from(NULL, p->round_bytes);
     args.sum_index           = device_from(NULL, p->sum_bytes);
-    args.bad_id_count        = device_from(NULL, 8);
     args.workspace           = device_from(NULL, p->work_bytes);
     return args;
 }
@@ -274,7 +272,6 @@ static void check_schedules(const plan_t *p, const wtn_schedule_args_t *on,
     device_check(on->token_first_row, args->token_first_row, p->token_bytes, "token_first_row");
     device_check(on->round_row_begin, args->round_row_begin, p->round_bytes, "round_row_begin");
     device_check(on->sum_index, args->sum_index, p->sum_bytes, "sum_index");
-    device_check(on->bad_id_count, args->bad_id_count, 8, "bad_id_count");
     free(device_take(on->workspace, p->work_bytes));
 }
 
@@ -292,7 +289,6 @@ static void release(plan_t *p, wtn_schedule_args_t *on, wtn_schedule_args_t *arg
     free(args->token_first_row);
     free(args->round_row_begin);
     free(args->sum_index);
-    free(args->bad_id_count);
     free(args->workspace);
     free(p->ids);
     free(p->owner);
