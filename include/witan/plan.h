@@ -160,11 +160,11 @@ typedef struct witan_forward_args {
 WITAN_API witan_status_t witan_forward(witan_plan_t *plan, const witan_forward_args_t *args);
 
 /**
- * Wait until the last step is complete, at most the group's time-out, and see how it went: faults
- * of the device and of peers that no earlier call could know. Collective where slots can overflow:
- * rounds they did not hold are made here. May be called again, and after every replay of a captured
- * step. The routing, `output` of a plan with a stream of its own, and the stats of the step are
- * valid from here on. On the host steps are complete when they return, and so is this.
+ * Wait until the last step is complete, with peers at most the group's time-out, and see how it
+ * went: faults of the device and of peers that no earlier call could know. Collective where slots
+ * can overflow: rounds they did not hold are made here. May be called again, and after every replay
+ * of a captured step. The routing, `output` of a plan with a stream of its own, and the stats of
+ * the step are valid from here on. On the host steps are complete when they return, and so is this.
  * @return as witan_forward; WITAN_E_ARGUMENT imported ids that are no experts of the layer.
  */
 WITAN_API witan_status_t witan_plan_wait(witan_plan_t *plan);

@@ -72,7 +72,8 @@ WITAN_API witan_status_t witan_rebalance_query(const witan_layer_t            *l
 
 /**
  * Prepare: takes the memory for new weights and all that is needed until the commit. Collective.
- * One at a time for a layer. Pointers of witan_layer_info stand until the commit.
+ * One at a time for a layer, and between its steps: none of any plan may run on another thread.
+ * Pointers of witan_layer_info stand until the commit.
  * @return WITAN_OK; WITAN_E_ARGUMENT; WITAN_E_CONFIG naming the slot; WITAN_E_UNSUPPORTED backend;
  * WITAN_E_STATE another one is under way; WITAN_E_MEMORY; WITAN_E_MISMATCH; WITAN_E_PEER;
  * WITAN_E_TIMEOUT. On failure *out is NULL and the layer as it was.
