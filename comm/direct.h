@@ -38,8 +38,6 @@ void wtn_direct_close(wtn_direct_t *direct);
  * list in the host's memory and the same list in the device's. */
 void *const *wtn_direct_windows(const wtn_direct_t *direct);
 void *const *wtn_direct_windows_device(const wtn_direct_t *direct);
-size_t       wtn_direct_bytes(const wtn_direct_t *direct, int32_t peer); /* of a peer's window */
-int32_t      wtn_direct_mine(const wtn_direct_t *direct);
 
 witan_status_t wtn_direct_signal(wtn_direct_t *direct, void *stream);
 

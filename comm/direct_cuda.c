@@ -20,7 +20,6 @@
 typedef struct card {
     wtn_place_t        place;
     cudaIpcMemHandle_t handle;
-    size_t             bytes;
 } card_t;
 
 struct wtn_direct {
@@ -29,7 +28,6 @@ struct wtn_direct {
     int32_t     channel; /* for the close */
     int32_t     peer_count, mine;
     int32_t    *peers;      /* [peer_count] ranks */
-    size_t     *bytes;      /* [peer_count] of the windows */
     size_t      head_bytes; /* of the flags before each window; equal on all peers */
     void      **mapped;     /* [peer_count] allocations of the peers; [mine]: the own one */
     void      **windows;    /* [peer_count] */
@@ -37,16 +35,6 @@ struct wtn_direct {
     uint64_t   *pinned;     /* faults [peer_count], stop */
     wtn_direct_params_t signal, wait;
 };
-
-int32_t wtn_direct_mine(const wtn_direct_t *direct)
-{
-    return direct->mine;
-}
-
-size_t wtn_direct_bytes(const wtn_direct_t *direct, int32_t peer)
-{
-    return direct->bytes[peer];
-}
 
 void *const *wtn_direct_windows(const wtn_direct_t *direct)
 {
@@ -72,11 +60,9 @@ static witan_status_t make(wtn_direct_t **out, wtn_comm_t *comm, const wtn_direc
     direct->name = config->name;
     WTN_TRY(wtn_peers_check(comm, "direct", config->peers, config->peer_count, &direct->mine));
     direct->peers   = calloc(count, sizeof(*direct->peers));
-    direct->bytes   = calloc(count, sizeof(*direct->bytes));
     direct->mapped  = calloc(count, sizeof(*direct->mapped));
     direct->windows = calloc(count, sizeof(*direct->windows));
-    if (direct->peers == NULL || direct->bytes == NULL || direct->mapped == NULL ||
-        direct->windows == NULL) {
+    if (direct->peers == NULL || direct->mapped == NULL || direct->windows == NULL) {
         return WTN_ERROR(WITAN_E_MEMORY, "direct: %zu peers", count);
     }
     memcpy(direct->peers, config->peers, count * sizeof(*direct->peers));
@@ -108,7 +94,6 @@ static witan_status_t allocate(wtn_direct_t *direct, size_t bytes, card_t *card)
     memset(direct->pinned, 0, (count + 1) * sizeof(uint64_t));
     WTN_CUDA_TRY(cudaDeviceSynchronize()); /* the zeros are there before any peer can signal */
     memset(card, 0, sizeof(*card));
-    card->bytes = bytes;
     if (count > 1) {
         WTN_CUDA_TRY(cudaIpcGetMemHandle(&card->handle, *own));
     }
@@ -166,7 +151,6 @@ static witan_status_t map_peers(wtn_direct_t *direct, const card_t *cards)
     for (int32_t i = 0; i < direct->peer_count; i++) {
         const card_t *card = &cards[direct->peers[i]];
 
-        direct->bytes[i] = card->bytes;
         if (i != direct->mine) {
             WTN_TRY(check_reach(direct, &mine->place, &card->place, direct->peers[i]));
             code = cudaIpcOpenMemHandle(&direct->mapped[i], card->handle,
@@ -348,7 +332,6 @@ void wtn_direct_close(wtn_direct_t *direct)
     (void)cudaFree(direct->device);
     (void)cudaFreeHost(direct->pinned);
     free(direct->peers);
-    free(direct->bytes);
     free(direct->mapped);
     free(direct->windows);
     free(direct);

@@ -38,10 +38,6 @@ witan_status_t wtn_nccl_open(wtn_nccl_t **out, wtn_comm_t *comm, const wtn_nccl_
  * Graphs that captured its exchanges are destroyed before. */
 void wtn_nccl_close(wtn_nccl_t *nccl); /* NULL is allowed */
 
-/* This rank's index among the peers, and how many there are. */
-int32_t wtn_nccl_mine(const wtn_nccl_t *nccl);
-int32_t wtn_nccl_peer_count(const wtn_nccl_t *nccl);
-
 /* Versions, 22809 for 2.28.9: of nccl.h when this was compiled, and of the library; 0: none. */
 int32_t wtn_nccl_version_compiled(void);
 int32_t wtn_nccl_version_loaded(void);

@@ -17,16 +17,6 @@
 #define CAUSE_NS     200000000u  /* for the host's messages to overtake NCCL's own errors */
 #define WATCH_PERIOD 64          /* idle passes between two looks at the hosts' messages */
 
-int32_t wtn_nccl_mine(const wtn_nccl_t *nccl)
-{
-    return nccl->mine;
-}
-
-int32_t wtn_nccl_peer_count(const wtn_nccl_t *nccl)
-{
-    return nccl->peer_count;
-}
-
 void wtn_nccl_watch(wtn_nccl_t *nccl, wtn_roll_t *roll, wtn_watch_t *watch)
 {
     nccl->roll  = roll;

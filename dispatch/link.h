@@ -23,7 +23,6 @@ typedef struct wtn_link {
     witan_status_t (*reduce_scatter)(wtn_nccl_t *nccl, const float *from, float *to, int64_t count,
                                      void *stream);
     witan_status_t (*check)(wtn_nccl_t *nccl);
-    void (*abort)(wtn_nccl_t *nccl);
     void (*watch)(wtn_nccl_t *nccl, wtn_roll_t *roll, wtn_watch_t *watch);
     witan_status_t (*wait)(const wtn_nccl_wait_args_t *args);
 

@@ -13,7 +13,6 @@ const wtn_link_t wtn_link_nccl = {
     .allgather             = wtn_nccl_allgather,
     .reduce_scatter        = wtn_nccl_reduce_scatter,
     .check                 = wtn_nccl_check,
-    .abort                 = wtn_nccl_abort,
     .watch                 = wtn_nccl_watch,
     .wait                  = wtn_nccl_wait,
     .roll_open             = wtn_roll_open,

@@ -77,14 +77,6 @@ int32_t wtn_launcher_rank(void)
     return rank;
 }
 
-int32_t wtn_launcher_size(void)
-{
-    int32_t size, rank;
-
-    (void)find_launcher(&size, &rank);
-    return size;
-}
-
 /* ---- MPI_Init and MPI_Finalize block; an alarm gives them the deadline they lack ---- */
 
 static char watch_text[128];

@@ -125,8 +125,7 @@ int wtn_results_end(void);
  * launcher; returns the exit status 2. */
 int wtn_session_refuse(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* The rank and number of ranks the launcher tells by environment; 0 and 1 without a launcher. */
+/* The rank the launcher tells by environment; 0 without a launcher. */
 int32_t wtn_launcher_rank(void);
-int32_t wtn_launcher_size(void);
 
 #endif
