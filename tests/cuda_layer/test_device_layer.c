@@ -38,18 +38,18 @@ static void check_exchanges(block_t *block, run_t *run)
     run_t    one   = *run;
     result_t alone = {0};
 
-    one.host = software;
-    alone    = run_alone(block, &one);
+    one.place = software ? &run_on_host : run->place;
+    alone     = run_alone(block, &one);
     for (int32_t i = 0; i < EXCHANGE_COUNT; i++) {
         result_t world;
 
         run->plan.exchange = exchanges[i];
         world              = run_world(block, run);
-        assert_equal_bits(block, run, &world, &alone);
+        run_assert_equal_bits(block, run, &world, &alone);
         result_free(&world);
     }
     if (run->token_count > 0) {
-        assert_accurate(block, run, &alone);
+        run_assert_accurate(block, run, &alone);
     }
     result_free(&alone);
 }
@@ -68,7 +68,7 @@ START_TEST(test_forward_any_shape_equals_one_rank)
     };
     block_t block = block_make(shapes[_i].experts, shapes[_i].topk, shapes[_i].hidden,
                                shapes[_i].inter, shapes[_i].dtype);
-    run_t   run   = run_make(shapes[_i].tokens);
+    run_t   run   = device_run(shapes[_i].tokens);
 
     check_exchanges(&block, &run);
 }
@@ -77,7 +77,7 @@ END_TEST
 START_TEST(test_forward_with_all_options_equals_one_rank)
 {
     block_t block = block_make(12, 4, 56, 40, WITAN_BF16);
-    run_t   run   = run_make(37);
+    run_t   run   = device_run(37);
 
     block.config.shared_inter_size           = 72;
     block.config.has_shared_gate             = _i > 0;
@@ -103,7 +103,7 @@ END_TEST
 START_TEST(test_forward_any_split_of_tokens_equals_one_rank)
 {
     block_t  block  = block_make(10, 3, 40, 24, WITAN_BF16);
-    run_t    run    = run_make(30);
+    run_t    run    = device_run(30);
     int64_t *begins = calloc((size_t)world_size + 1, sizeof(*begins));
 
     /* 0: all on the last rank; 1: quadratic, some ranks with none */
@@ -119,7 +119,7 @@ END_TEST
 START_TEST(test_forward_any_placement_equals_one_rank)
 {
     block_t block = block_make(11, 4, 40, 24, WITAN_BF16);
-    run_t   run   = run_make(33);
+    run_t   run   = device_run(33);
     int32_t owner[11];
 
     /* 0: all experts on one rank; 1: round robin */
@@ -134,7 +134,7 @@ END_TEST
 START_TEST(test_forward_any_replicas_equal_one_rank)
 {
     block_t block = block_make(5, 3, 40, 24, WITAN_BF16);
-    run_t   run   = run_make(33);
+    run_t   run   = device_run(33);
     int32_t expert[14], owner[14];
 
     /* 0: dealt out in runs; 1: any rank has any, the last one none */
@@ -156,7 +156,7 @@ START_TEST(test_forward_any_budget_equals_one_rank)
         int32_t chunks;
     } budgets[]   = {{0, 0, 2}, {3, 0, 1}, {2, 9, 3}, {1000, 1000, 64}};
     block_t block = block_make(9, 4, 40, 24, WITAN_BF16);
-    run_t   run   = run_make(37);
+    run_t   run   = device_run(37);
 
     block.config.shared_inter_size = 16;
     run.plan.pair_token_count_max  = budgets[_i].tokens;
@@ -171,7 +171,7 @@ END_TEST
 START_TEST(test_forward_poisoned_least_workspace_equals_one_rank)
 {
     block_t block = block_make(9, 4, 40, 24, WITAN_BF16);
-    run_t   run   = run_make(9 * world_size); /* as many on every rank: the query assumes it */
+    run_t   run   = device_run(9 * world_size); /* as many on every rank: the query assumes it */
 
     if (software) {
         return; /* the query knows no such backend */
@@ -188,7 +188,7 @@ END_TEST
 START_TEST(test_import_repeated_and_absent_ids_equals_one_rank)
 {
     block_t  block   = block_make(6, 4, 40, 24, WITAN_BF16);
-    run_t    run     = run_make(31);
+    run_t    run     = device_run(31);
     int32_t *ids     = calloc(31 * 4, sizeof(*ids));
     float   *weights = calloc(31 * 4, sizeof(*weights));
 
@@ -209,7 +209,7 @@ END_TEST
 START_TEST(test_combine_reduced_is_accurate_and_repeats)
 {
     block_t block = block_make(9, 4, 40, 24, WITAN_BF16);
-    run_t   run   = run_make(37);
+    run_t   run   = device_run(37);
 
     block.config.shared_inter_size = 16;
     run.plan.combine               = WITAN_COMBINE_REDUCED;
@@ -220,8 +220,8 @@ START_TEST(test_combine_reduced_is_accurate_and_repeats)
         run.plan.exchange = exchanges[i];
         a                 = run_world(&block, &run);
         b                 = run_world(&block, &run);
-        assert_equal_bits(&block, &run, &a, &b);
-        assert_accurate(&block, &run, &a);
+        run_assert_equal_bits(&block, &run, &a, &b);
+        run_assert_accurate(&block, &run, &a);
         result_free(&a);
         result_free(&b);
     }
@@ -231,7 +231,7 @@ END_TEST
 START_TEST(test_tensor_parallel_is_accurate)
 {
     block_t block = block_make(8, 3, 48, 72, WITAN_BF16);
-    run_t   run   = run_make(36);
+    run_t   run   = device_run(36);
 
     if (world_size % 2 != 0) {
         return;
@@ -250,8 +250,8 @@ START_TEST(test_tensor_parallel_is_accurate)
         run.plan.pair_token_count_max = i;
         a                             = run_world(&block, &run);
         b                             = run_world(&block, &run);
-        assert_equal_bits(&block, &run, &a, &b);
-        assert_accurate(&block, &run, &a);
+        run_assert_equal_bits(&block, &run, &a, &b);
+        run_assert_accurate(&block, &run, &a);
         result_free(&a);
         result_free(&b);
     }
@@ -334,12 +334,12 @@ END_TEST
 START_TEST(test_stats_equal_those_of_the_host)
 {
     block_t  block = block_make(12, 4, 40, 24, WITAN_BF16);
-    run_t    run   = run_make(41), host;
+    run_t    run   = device_run(41), host;
     result_t truth;
 
     run.plan.pair_token_count_max = _i == 0 ? 0 : 3;
     host                          = run;
-    host.host                     = true;
+    host.place                    = &run_on_host;
     host.plan.hierarchy           = WITAN_HIERARCHY_FLAT; /* as devices do */
     truth                         = run_world(&block, &host);
     ck_assert_int_eq(truth.stats.exchange, WITAN_EXCHANGE_AUTO);

@@ -116,7 +116,7 @@ START_TEST(test_forward_any_budget_equals_one_rank)
         world = run_world(&block, &run);
         run_assert_equal_bits(&block, &run, &world, &alone);
         if (_i >= 2 && _i < 5 && world_size < 5) {
-            ck_assert_int_gt(world.round_count, 1);
+            ck_assert_int_gt(world.stats.round_count, 1);
         }
         result_free(&world);
     }
@@ -244,7 +244,7 @@ START_TEST(test_tensor_parallel_is_accurate_and_repeatable)
         int64_t mine  = wtn_part_begin(count, world_size, world_rank + 1) -
                        wtn_part_begin(count, world_size, world_rank);
 
-        ck_assert_int_eq(first.tensor_send_bytes,
+        ck_assert_int_eq(first.stats.tensor_send_bytes,
                          4 * (count - mine) + (world_size - 1) * mine *
                                                   (int64_t)witan_dtype_bytes(block.config.dtype));
     }
