@@ -225,20 +225,27 @@ WTN_DEVICE void gather_tile(const gemm_params_t &p, const tile_t &tile, wtn_sadd
 
     uint32_t    first = (wtn_warp() - 1) * 4 + wtn_lane() / 8;
     uint32_t    chunk = wtn_lane() % 8;
+    uint32_t    last  = tile.rows > 0 ? tile.rows - 1 : 0;
     uint32_t    steps = step_count<form>(p);
     wtn_saddr_t place = first * ATOM_BYTES + (chunk ^ first) * 16; /* passes are 8 rows apart */
+    int64_t     row[passes];
     const char *from[passes];
 
 #pragma unroll
     for (uint32_t i = 0; i < passes; i++) {
-        uint32_t r   = first + i * GATHER_ROWS;
-        int64_t  row = tile.row + (r < tile.rows ? r : tile.rows - 1);
+        uint32_t r = first + i * GATHER_ROWS;
 
-        from[i] = p.a;
-        if (i * GATHER_ROWS < tile.rows) {
-            row     = p.a_index == NULL ? row : p.a_index[row];
-            from[i] = p.a + row * p.a_stride + chunk * 16;
+        row[i] = tile.row + (r < last ? r : last);
+    }
+    if (p.a_index != NULL) { /* all asked for before one is awaited */
+#pragma unroll
+        for (uint32_t i = 0; i < passes; i++) {
+            row[i] = p.a_index[row[i]];
         }
+    }
+#pragma unroll
+    for (uint32_t i = 0; i < passes; i++) {
+        from[i] = p.a + row[i] * p.a_stride + chunk * 16;
     }
     for (uint32_t step = 0; step < steps; step++) {
         wtn_saddr_t at   = shared + ring.stage * form::stage_bytes + place;
