@@ -59,7 +59,7 @@ gemm_kernel(WTN_PARAMS(gemm_params_t, p))
     wtn_grid_release();
     survey = survey_take(p.row_begin, p.expert_count);
     if (kind == FORM_COUNT) {
-        kind = form_choose(survey, p.N, p.wide, p.gathers, p.few_rows);
+        kind = form_choose(survey, p.N, p.K, p.wide, p.gathers, p.few_rows);
     }
     begin_block(p, kind, wtn_shared_address(memory));
     if (wtn_warp() < LOADING_WARPS) {

@@ -175,7 +175,10 @@ WTN_DEVICE uint32_t row_out(const gemm_params_t &p, const tile_t &tile, uint32_t
 }
 
 /* Store `columns` columns of the warp's rows from shared memory, row r at turn + r * TURN_STRIDE,
- * to `column` of out. Rows that begin at any address go by single numbers. */
+ * to `column` of out. `bulk`: by the copy engine, which holds up this warp longest and others
+ * least, right where another warpgroup multiplies meanwhile. Rows that begin at any address go by
+ * single numbers. */
+template <bool bulk>
 WTN_DEVICE void store_turned(const gemm_params_t &p, uint32_t to, uint32_t column, uint32_t columns,
                              char *turn)
 {
@@ -190,7 +193,7 @@ WTN_DEVICE void store_turned(const gemm_params_t &p, uint32_t to, uint32_t colum
             }
         }
     }
-    if (p.out_aligned) {
+    if (bulk && p.out_aligned) {
         wtn_fence_async();
         wtn_sync_warp();
         if (wtn_lane() < 16 && to != NO_ROW && columns > 0) {
@@ -201,6 +204,21 @@ WTN_DEVICE void store_turned(const gemm_params_t &p, uint32_t to, uint32_t colum
         return;
     }
     wtn_sync_warp();
+    if (p.out_aligned) {
+        uint32_t c = wtn_lane() % 16 * 8;
+
+#pragma unroll
+        for (uint32_t i = 0; i < 16; i += 2) {
+            uint32_t    r    = i + wtn_lane() / 16;
+            uint32_t    row  = wtn_shuffle(to, r);
+            wtn_vec16_t part = *(const wtn_vec16_t *)(turn + r * TURN_STRIDE + c * 2);
+
+            if (row != NO_ROW && c < columns) {
+                wtn_store16(p.out + row * p.out_stride + (uint64_t)(column + c) * 2, part);
+            }
+        }
+        return;
+    }
     for (uint32_t r = 0; r < 16; r++) {
         uint32_t  row  = wtn_shuffle(to, r);
         uint16_t *into = (uint16_t *)(p.out + row * p.out_stride) + column;
@@ -213,7 +231,7 @@ WTN_DEVICE void store_turned(const gemm_params_t &p, uint32_t to, uint32_t colum
 
 /* The warp's 16 rows of sums to `column` of out, by way of shared memory. 8 columns lie in 4
  * numbers of each `step`. */
-template <bool bf16, int step, int count>
+template <bool bf16, bool bulk, int step, int count>
 WTN_DEVICE void store_rows(const gemm_params_t &p, uint32_t to, uint32_t column, char *turn,
                            const float (&d)[count])
 {
@@ -225,8 +243,10 @@ WTN_DEVICE void store_rows(const gemm_params_t &p, uint32_t to, uint32_t column,
     for (int pass = 0; pass < groups; pass += TURN_COLUMNS / 8) {
         const int width = groups - pass < (int)TURN_COLUMNS / 8 ? groups - pass : TURN_COLUMNS / 8;
 
-        wtn_bulk_wait_read(); /* what was put here before has left */
-        wtn_sync_warp();
+        if (bulk) {
+            wtn_bulk_wait_read();
+        }
+        wtn_sync_warp(); /* what was put here before has left */
 #pragma unroll
         for (int j = 0; j < width; j += 2) {
             const float *a = &d[(pass + j) * step];
@@ -236,11 +256,11 @@ WTN_DEVICE void store_rows(const gemm_params_t &p, uint32_t to, uint32_t column,
                              pack<bf16>(a[2], a[3]), pack<bf16>(b[0], b[1]),
                              pack<bf16>(b[2], b[3]));
         }
-        store_turned(p, to, column + (uint32_t)pass * 8, (uint32_t)width * 8, turn);
+        store_turned<bulk>(p, to, column + (uint32_t)pass * 8, (uint32_t)width * 8, turn);
     }
 }
 
-template <bool bf16, bool up, int count>
+template <bool bf16, bool up, bool bulk, int count>
 WTN_DEVICE void finish_block(const gemm_params_t &p, const tile_t &tile, uint32_t to, char *turn,
                              float (&d)[count])
 {
@@ -254,12 +274,12 @@ WTN_DEVICE void finish_block(const gemm_params_t &p, const tile_t &tile, uint32_
         } else {
             activate_turning<true>(p.activation, d);
         }
-        store_rows<bf16, 8>(p, to, tile.column / 2, turn, d);
+        store_rows<bf16, bulk, 8>(p, to, tile.column / 2, turn, d);
     } else {
         if (up) {
             activate_turning<false>(p.activation, d);
         }
-        store_rows<bf16, 4>(p, to, tile.column, turn, d);
+        store_rows<bf16, bulk, 4>(p, to, tile.column, turn, d);
     }
 }
 
@@ -303,7 +323,7 @@ WTN_DEVICE void multiply_tiles(const gemm_params_t &p, const survey_t &survey, c
         multiply_tile<bf16, form>(p, shared, row, ring, more ? 2 - group : 0, d);
 #pragma unroll
         for (uint32_t m = 0; m < share<form>::blocks; m++) {
-            finish_block<bf16, up>(p, tile, to[m], turn, d[m]);
+            finish_block<bf16, up, (turns > 1)>(p, tile, to[m], turn, d[m]);
         }
         if (turns > 1) {
             ring_skip(ring, form::stages, steps);

@@ -106,12 +106,16 @@ WTN_DEVICE survey_t survey_take(const int64_t *row_begin, uint32_t expert_count)
     return s;
 }
 
+/* From this K on, wide tiles are ahead though their ends are not hidden: they bring less. */
+#define DEEP 2560u
+
 /* The form for these row counts; the same in every warp of the grid. Gathered rows cost the more
  * the oftener they are brought, so then tiles are wide. The limits were measured on an H200. */
-WTN_DEVICE uint32_t form_choose(const survey_t &s, uint32_t N, uint32_t wide, bool gathers,
-                                bool few_rows)
+WTN_DEVICE uint32_t form_choose(const survey_t &s, uint32_t N, uint32_t K, uint32_t wide,
+                                bool gathers, bool few_rows)
 {
     uint32_t blocks = wtn_block_count();
+    bool     many   = s.blocks64 > 2 * s.hit && s.blocks128 * divide_up(N, wide) >= blocks;
 
     if (few_rows || s.blocks64 == s.hit) {
         if (gathers && s.rows / 24 >= s.hit) {
@@ -119,10 +123,10 @@ WTN_DEVICE uint32_t form_choose(const survey_t &s, uint32_t N, uint32_t wide, bo
         }
         return s.blocks64 * divide_up(N, 128) * 2 >= blocks ? FORM_FEW : FORM_ONE;
     }
-    if (!gathers) {
+    if (!gathers && (!many || K < DEEP)) {
         return FORM_MIDDLE;
     }
-    if (s.blocks64 <= 2 * s.hit || s.blocks128 * divide_up(N, wide) < blocks) {
+    if (!many) {
         return FORM_BROAD;
     }
     return wide == 240 ? FORM_WIDE240 : FORM_WIDE;
