@@ -79,6 +79,7 @@ witan_status_t wtn_agree_on(wtn_comm_t *comm, int32_t channel, const char *scope
     }
     records = malloc((size_t)comm->size * sizeof(*records));
     if (records == NULL) {
+        comm->out_of_step = comm->out_of_step || channel == 0; /* the peers gather without us */
         return WTN_ERROR(WITAN_E_MEMORY, "%s: %zu bytes", scope,
                          (size_t)comm->size * sizeof(*records));
     }

@@ -257,6 +257,7 @@ witan_status_t wtn_allgather_on(wtn_comm_t *comm, int32_t channel, const void *m
     }
     if (blocks == NULL) {
         free(requests);
+        comm->out_of_step = comm->out_of_step || channel == 0; /* the peers gather without us */
         return WTN_ERROR(WITAN_E_MEMORY, "%s: %zu blocks of %zu bytes", phase, size, bytes);
     }
     memcpy(blocks + (size_t)comm->rank * bytes, mine, bytes);

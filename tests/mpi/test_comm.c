@@ -198,6 +198,33 @@ START_TEST(test_agree_after_a_timeout_is_refused)
 }
 END_TEST
 
+/* One who finds no memory for a gather has not taken part: its next one would take words of this.
+ */
+START_TEST(test_gather_without_memory_is_the_last)
+{
+    witan_group_config_t config;
+    witan_group_t       *group;
+    wtn_comm_t          *comm;
+    bool                 last = world_rank == world_size - 1;
+    int64_t              mine = world_rank, *all = calloc((size_t)world_size, sizeof(*all));
+    witan_status_t       status = WITAN_OK;
+
+    witan_group_config_init(&config);
+    config.timeout_ns = 300000000u;
+    ck_ok(witan_group_create_mpi(&group, MPI_COMM_WORLD, &config));
+    comm = wtn_group_comm(group);
+    if (world_size > 1) {
+        status = wtn_allgather(comm, &mine, last ? SIZE_MAX / 2 : sizeof(mine), all, "first");
+        ck_assert_int_eq(status, last ? WITAN_E_MEMORY : WITAN_E_TIMEOUT);
+        MPI_Barrier(MPI_COMM_WORLD);
+        ck_assert_int_eq(wtn_allgather(comm, &mine, sizeof(mine), all, "second"), WITAN_E_STATE);
+    }
+    MPI_Barrier(MPI_COMM_WORLD);
+    witan_group_destroy(group);
+    free(all);
+}
+END_TEST
+
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("comm");
@@ -210,6 +237,7 @@ static Suite *make_suite(void)
     tcase_add_test(tcase, test_watch_notice_ends_any_wait);
     tcase_add_test(tcase, test_cancel_tells_what_a_peer_may_still_reach);
     tcase_add_test(tcase, test_agree_after_a_timeout_is_refused);
+    tcase_add_test(tcase, test_gather_without_memory_is_the_last);
     tcase_add_loop_test(tcase, test_allreduce_sums_in_rank_order_with_equal_bits, 0, 6);
     suite_add_tcase(suite, tcase);
     return suite;
