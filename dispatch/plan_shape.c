@@ -8,7 +8,9 @@
 #include "core/util.h"
 #include "dispatch/plan.h"
 
-#define ROUTE_BLOCK_TOKENS 256
+/* Tokens gated at once: no fewer than these, and as many as have these logits. */
+#define ROUTE_TOKENS ((int64_t)256)
+#define ROUTE_LOGITS ((int64_t)65536)
 
 void witan_plan_config_init(witan_plan_config_t *config)
 {
@@ -165,7 +167,8 @@ witan_status_t wtn_plan_shape_make(wtn_plan_shape_t *shape, const wtn_layout_t *
                                           config->token_count_max * wtn_min_i64(topk, domain_count));
     shape->send_row_max =
         wtn_min_i64(domain_count * shape->source_rows[me], config->token_count_max * topk);
-    shape->route_block = wtn_min_i64(config->token_count_max, ROUTE_BLOCK_TOKENS);
+    shape->route_block = wtn_max_i64(ROUTE_TOKENS, ROUTE_LOGITS / layout->config.expert_count);
+    shape->route_block = wtn_min_i64(shape->route_block, config->token_count_max);
     return WITAN_OK;
 
 fail:

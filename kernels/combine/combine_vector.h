@@ -10,14 +10,24 @@
 /* Vectors in flight: 8 rows deep this hides the latency of memory, and the sums stay in
  * registers. */
 #define UNROLL 8
-/* Bytes of a row to prefetch, as rows lie anywhere: one thread sums scattered bf16 rows 20% faster
- * than with none. */
-#define AHEAD 512
 
 /* Element `index` of an array. */
 INLINE void *at(const void *array, witan_dtype_t dtype, int64_t index)
 {
     return (void *)((uintptr_t)array + (uintptr_t)index * (dtype == WITAN_F32 ? 4 : 2));
+}
+
+/* The row in the same slot of the next token, to be fetched ahead; `row` itself where there is
+ * none.
+ */
+INLINE int64_t row_ahead(const wtn_combine_args_t *args, int64_t slot, int64_t row)
+{
+    const int64_t next = slot + args->slot_count;
+
+    if (next >= args->token_count * args->slot_count || args->row_index[next] < 0) {
+        return row;
+    }
+    return args->row_index[next];
 }
 
 /* `count` vectors of token t from column h on; dtypes and count are constants of the caller. */
@@ -40,18 +50,20 @@ INLINE void combine_vectors(const wtn_combine_args_t *args, witan_dtype_t dtype,
     for (int32_t k = 0; k < args->slot_count; k++) {
         const int64_t slot = t * args->slot_count + k;
         const int64_t row  = args->row_index[slot];
+        int64_t       ahead;
         float         w;
 
         if (row < 0) {
             continue;
         }
-        w = args->weights != NULL ? args->weights[slot] : 1.0f;
+        ahead = row_ahead(args, slot, row);
+        w     = args->weights != NULL ? args->weights[slot] : 1.0f;
 #pragma GCC unroll 8
         for (int v = 0; v < count; v++) {
-            const char *x = at(args->rows, dtype, row * H + h + v * VEC_LANES);
+            const int64_t column = h + v * VEC_LANES;
 
-            __builtin_prefetch(x + AHEAD); /* past the end of the array this does nothing */
-            acc[v] += vec_load_as(dtype, x) * w;
+            __builtin_prefetch(at(args->rows, dtype, ahead * H + column));
+            acc[v] += vec_load_as(dtype, at(args->rows, dtype, row * H + column)) * w;
         }
     }
 #pragma GCC unroll 8

@@ -127,7 +127,8 @@ size_t wtn_host_gate_workspace_bytes(const wtn_gate_spec_t *spec, int64_t token_
     return carver.bytes;
 }
 
-/* Logits of tokens [begin, begin + count), packed into `packed`. */
+/* Logits of tokens [begin, begin + count), packed into `packed`. The last panel fetches the tokens
+ * that follow; the others, and all where none follow, themselves. */
 static void run_tile(const wtn_gate_t *gate, const wtn_gate_args_t *args, int64_t begin,
                      int32_t count, char *packed)
 {
@@ -151,8 +152,13 @@ static void run_tile(const wtn_gate_t *gate, const wtn_gate_args_t *args, int64_
         size_t size = (size_t)wtn_min_i64(columns, N - panel * columns) * sizeof(float);
 
         tile.panel         = gate->panels + (size_t)panel * gate->panel_bytes;
+        tile.narrow        = N - panel * columns <= columns / 2;
         tile.prefetch      = (const char *)tile.panel + 1024;
         tile.prefetch_step = (int64_t)gate->panel_bytes / tile.group_count;
+        if (panel + 1 == gate->panel_count && begin + count < args->token_count) {
+            tile.prefetch      = (const char *)rows[0] + (size_t)(count * H) * element;
+            tile.prefetch_step = count * H * (int64_t)element / tile.group_count;
+        }
         gate->gemm->tile(&tile);
         for (int32_t r = 0; r < count; r++) {
             memcpy(args->logits + (begin + r) * N + panel * columns, sums + r * columns, size);
@@ -178,7 +184,7 @@ witan_status_t wtn_host_gate_run(const wtn_gate_t *gate, const wtn_gate_args_t *
         char *packed =
             (char *)args->workspace + (size_t)omp_get_thread_num() * (bytes / (size_t)threads);
 
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(static)
         for (int64_t t = 0; t < tiles; t++) {
             int64_t begin = wtn_part_begin(T, tiles, t);
 

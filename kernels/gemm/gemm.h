@@ -8,6 +8,7 @@
 #ifndef WTN_GEMM_H
 #define WTN_GEMM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,6 +24,7 @@
 
 typedef struct wtn_tile_args {
     int32_t     rows;        /* 1..tile_rows */
+    bool        narrow;      /* only the first half of the columns is wanted */
     int64_t     group_count; /* may be 0 */
     const void *x;           /* [group_count][rows][depth] */
     const void *panel;       /* [group_count][panel_columns][depth] */

@@ -14,7 +14,7 @@
 #define TILE_CAT(a, b)  TILE_CAT2(a, b)
 #define TILE_FIXED      TILE_CAT(TILE_NAME, _rows)
 
-VEC_INLINE void TILE_FIXED(const int rows, const wtn_tile_args_t *args)
+VEC_INLINE void TILE_FIXED(const int rows, const bool narrow, const wtn_tile_args_t *args)
 {
     const TILE_GROUP  *x        = args->x;
     const TILE_WEIGHT *w        = args->panel;
@@ -40,8 +40,10 @@ VEC_INLINE void TILE_FIXED(const int rows, const wtn_tile_args_t *args)
         for (int r = 0; r < rows; r++) {
             const __typeof__(TILE_BROADCAST(x)) x_row = TILE_BROADCAST(x + r);
 
-            left[r]  = TILE_MADD(left[r], x_row, w_left);
-            right[r] = TILE_MADD(right[r], x_row, w_right);
+            left[r] = TILE_MADD(left[r], x_row, w_left);
+            if (!narrow) {
+                right[r] = TILE_MADD(right[r], x_row, w_right);
+            }
         }
         x += rows;
         w += 2 * VEC_LANES;
@@ -57,9 +59,13 @@ VEC_INLINE void TILE_FIXED(const int rows, const wtn_tile_args_t *args)
 void TILE_NAME(const wtn_tile_args_t *args)
 {
     switch (args->rows) {
-#define TILE_CASE(n)         \
-    case n:                  \
-        TILE_FIXED(n, args); \
+#define TILE_CASE(n)                    \
+    case n:                             \
+        if (args->narrow) {             \
+            TILE_FIXED(n, true, args);  \
+        } else {                        \
+            TILE_FIXED(n, false, args); \
+        }                               \
         break;
         TILE_CASE(1)
         TILE_CASE(2)

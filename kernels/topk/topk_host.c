@@ -11,7 +11,7 @@
 /* Experts compared at once with the smallest value of a full list. */
 #define BLOCK 16
 /* Fewer logits than this are not worth waking a thread for. */
-#define LOGITS_PER_THREAD_MIN 8192
+#define LOGITS_PER_THREAD_MIN 4096
 
 /* The largest `wanted` values seen so far, offered by ascending index. */
 typedef struct selection {

@@ -3,6 +3,23 @@
 
 #include "kernels/gemm/gemm.h"
 
+/* Half a tile has the bits of the whole one. */
+static void check_narrow(const wtn_gemm_t *gemm, wtn_tile_args_t args)
+{
+    const float *whole = args.sums;
+    const size_t width = (size_t)gemm->panel_columns;
+    float       *half  = data_output((size_t)args.rows * width * sizeof(float));
+
+    args.narrow = true;
+    args.sums   = half;
+    gemm->tile(&args);
+    for (size_t r = 0; r < (size_t)args.rows; r++) {
+        ck_assert_mem_eq(half + r * width, whole + r * width, width / 2 * sizeof(float));
+    }
+    data_check_guard(half, (size_t)args.rows * width * sizeof(float));
+    free(half);
+}
+
 /* [rows, K] times [columns, K]: packed, multiplied, and compared. */
 static void check_tile(const wtn_tier_t *tier, witan_dtype_t dtype, int32_t rows, int32_t columns,
                        int64_t K)
@@ -16,6 +33,7 @@ static void check_tile(const wtn_tier_t *tier, witan_dtype_t dtype, int32_t rows
     char             *panel   = data_output(wtn_gemm_panel_bytes(gemm, K));
     float            *sums    = data_output((size_t)(rows * width) * sizeof(float));
     const void       *from[WTN_TILE_ROWS_MAX];
+    wtn_tile_args_t   args;
 
     for (int32_t r = 0; r < rows; r++) {
         from[r] = x + (size_t)(r * K) * element;
@@ -23,13 +41,15 @@ static void check_tile(const wtn_tier_t *tier, witan_dtype_t dtype, int32_t rows
     gemm->pack_rows(rows, K, from, dtype, packed);
     memset(panel, 0, wtn_gemm_panel_bytes(gemm, K));
     wtn_gemm_pack_columns(gemm, w, columns, K, 0, panel);
-    gemm->tile(&(wtn_tile_args_t){.rows          = rows,
-                                  .group_count   = wtn_gemm_groups(gemm, K),
-                                  .x             = packed,
-                                  .panel         = panel,
-                                  .sums          = sums,
-                                  .prefetch      = panel,
-                                  .prefetch_step = 64});
+    args = (wtn_tile_args_t){.rows          = rows,
+                             .group_count   = wtn_gemm_groups(gemm, K),
+                             .x             = packed,
+                             .panel         = panel,
+                             .sums          = sums,
+                             .prefetch      = panel,
+                             .prefetch_step = 64};
+    gemm->tile(&args);
+    check_narrow(gemm, args);
     for (int32_t r = 0; r < rows; r++) {
         for (int32_t n = 0; n < width; n++) {
             double sum = 0.0, magnitude = 0.0;
