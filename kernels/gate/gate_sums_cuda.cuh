@@ -47,12 +47,12 @@ WTN_DEVICE raw<dtype> load_x(const gate_params_t &p, int64_t row, int64_t k)
     const char   *from  = p.x + (t * p.hidden_size + k) * bytes;
     raw<dtype>    out   = {};
 
-    if constexpr (aligned) { /* so that H is a multiple of 8, too */
+    if constexpr (aligned) { /* so that H is a multiple of 8, too, or of 4 in fp32 */
 #pragma unroll
         for (int i = 0; i < 2 * bytes; i += 4) {
             wtn_vec16_t v = {0, 0, 0, 0};
 
-            if (k < p.hidden_size) {
+            if (k + i < p.hidden_size) {
                 v = wtn_load16(from + 4 * i);
             }
             out.word[i]     = v.x;
