@@ -214,7 +214,7 @@ START_TEST(test_gather_without_memory_is_the_last)
     ck_ok(witan_group_create_mpi(&group, MPI_COMM_WORLD, &config));
     comm = wtn_group_comm(group);
     if (world_size > 1) {
-        status = wtn_allgather(comm, &mine, last ? SIZE_MAX / 2 : sizeof(mine), all, "first");
+        status = wtn_allgather(comm, &mine, last ? SIZE_MAX : sizeof(mine), all, "first");
         ck_assert_int_eq(status, last ? WITAN_E_MEMORY : WITAN_E_TIMEOUT);
         MPI_Barrier(MPI_COMM_WORLD);
         ck_assert_int_eq(wtn_allgather(comm, &mine, sizeof(mine), all, "second"), WITAN_E_STATE);
