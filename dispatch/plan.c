@@ -321,6 +321,7 @@ witan_status_t witan_plan_load(witan_plan_t *plan, int64_t *expert_token_counts,
 fail:
     if (status == WITAN_E_TIMEOUT || status == WITAN_E_TRANSPORT) {
         plan->state = WTN_PLAN_BROKEN; /* the ranks may be at different gathers now */
+        wtn_plan_note(plan, false);
     }
     free(mine);
     free(all);

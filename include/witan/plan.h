@@ -135,8 +135,9 @@ WITAN_API void witan_plan_destroy(witan_plan_t *plan);
 typedef struct witan_forward_args {
     size_t  struct_bytes;
     int64_t token_count; /**< T of this rank; 0 is allowed; equal over a tensor-parallel group */
-    const void *hidden;  /**< [T, H], layer dtype; read before `output` is written: may be it */
-    void       *output;  /**< [T, H], layer dtype */
+    /** [T, H], layer dtype; read before `output` is written: may be it. cuda: 16-byte aligned. */
+    const void *hidden;
+    void       *output; /**< [T, H], layer dtype */
 } witan_forward_args_t;
 
 /**
