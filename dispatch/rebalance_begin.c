@@ -201,8 +201,8 @@ witan_status_t witan_rebalance_begin(witan_rebalance_t **out, witan_layer_t *lay
     if (layer == NULL) {
         return WTN_ERROR(WITAN_E_ARGUMENT, "rebalance: layer is NULL");
     }
-    comm      = &layer->group->comm;
-    status    = wtn_take_channel(comm, "rebalance", &channel);
+    comm   = &layer->group->comm;
+    status = wtn_take_channel(comm, "rebalance", &channel);
     if (out != NULL) {
         *out = NULL;
     } else if (status == WITAN_OK) {
