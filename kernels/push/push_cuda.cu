@@ -4,40 +4,10 @@
  * Entries are taken from all peers in turn: if every rank began with the first peer, its links
  * would be all that move. */
 #include "kernels/cuda/launch.cuh"
+#include "kernels/gather/copy_row.cuh"
 #include "kernels/push/push.h"
 
-#define WARPS  8
-#define FLIGHT 4 /* loads of a lane asked for before one is awaited */
-
-WTN_DEVICE void copy_row(char *to, const char *from, size_t bytes)
-{
-    const size_t step = 32 * 16;
-
-    size_t lane = wtn_lane();
-    size_t i    = lane * 16;
-
-    if ((((uintptr_t)to | (uintptr_t)from | bytes) & 15) == 0) {
-        for (; i + (FLIGHT - 1) * step < bytes; i += FLIGHT * step) {
-            wtn_vec16_t part[FLIGHT];
-
-#pragma unroll
-            for (int j = 0; j < FLIGHT; j++) {
-                part[j] = wtn_load16(from + i + j * step);
-            }
-#pragma unroll
-            for (int j = 0; j < FLIGHT; j++) {
-                wtn_store16(to + i + j * step, part[j]);
-            }
-        }
-        for (; i < bytes; i += step) {
-            wtn_store16(to + i, wtn_load16(from + i));
-        }
-        return;
-    }
-    for (i = lane * 2; i < bytes; i += 32 * 2) { /* an element has 2 or 4 bytes */
-        *(uint16_t *)(to + i) = *(const uint16_t *)(from + i);
-    }
-}
+#define WARPS 8
 
 WTN_KERNEL(WARPS * 32, 1) push_kernel(WTN_PARAMS(wtn_push_args_t, p))
 {
@@ -50,9 +20,9 @@ WTN_KERNEL(WARPS * 32, 1) push_kernel(WTN_PARAMS(wtn_push_args_t, p))
         int64_t row   = p.row_index == nullptr ? entry : p.row_index[entry];
 
         if (p.row_expert[entry * p.expert_stride] >= 0) {
-            copy_row((char *)p.to[peer] + p.offset +
-                         (size_t)(row - peer * p.entry_count) * p.row_bytes,
-                     p.rows + (size_t)row * p.row_bytes, p.row_bytes);
+            wtn_copy_row((char *)p.to[peer] + p.offset +
+                             (size_t)(row - peer * p.entry_count) * p.row_bytes,
+                         p.rows + (size_t)row * p.row_bytes, p.row_bytes, wtn_lane(), 32);
         }
     }
 }

@@ -132,17 +132,18 @@ WTN_KERNEL(THREADS, BLOCKS) pack_exact_kernel(WTN_PARAMS(pack_params_t, p))
     }
 }
 
-/* Padded: every peer has meta_slots slots. */
+/* Padded: every peer has meta_slots slots, which may lie in its own memory. They are filled for all
+ * peers in turn: if every rank began with the first peer, its links would be all that move. */
 WTN_KERNEL(THREADS, BLOCKS) pack_padded_kernel(WTN_PARAMS(pack_params_t, p))
 {
     const int64_t items = p.peer_count * p.meta_slots * p.row_pieces;
     int64_t       item  = (int64_t)wtn_block() * (THREADS / 32) + (wtn_thread() >> 5);
 
     for (; item < items; item += (int64_t)wtn_block_count() * (THREADS / 32)) {
-        const int64_t index = item / p.row_pieces;
-        const int64_t piece = item - index * p.row_pieces;
-        const int32_t peer  = (int32_t)(index / p.meta_slots);
-        const int64_t slot  = index - peer * p.meta_slots;
+        const int64_t index = item / p.peer_count;
+        const int32_t peer  = (int32_t)(item - index * p.peer_count);
+        const int64_t slot  = index / p.row_pieces;
+        const int64_t piece = index - slot * p.row_pieces;
 
         if (slot < round_count_of(p, peer)) {
             pack_piece(p, peer, slot, piece);
