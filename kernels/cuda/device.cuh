@@ -248,6 +248,14 @@ WTN_DEVICE uint32_t wtn_atomic_add(uint32_t *to,
 {
     return atomicAdd(to, value);
 }
+/* ld.relaxed.gpu.s64: as it is in memory, where the L1 cache may hold what was there before */
+WTN_DEVICE int64_t wtn_load64_device(const int64_t *from)
+{
+    int64_t value;
+
+    asm volatile("ld.relaxed.gpu.global.s64 %0, [%1];" : "=l"(value) : "l"(from));
+    return value;
+}
 /* Between GPUs and with the host: .sys scope */
 WTN_DEVICE uint64_t wtn_load_acquire_system(const uint64_t *from) /* ld.acquire.sys.u64 */
 {

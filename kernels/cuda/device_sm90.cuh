@@ -143,6 +143,19 @@ WTN_DEVICE void wtn_tensor_load(wtn_saddr_t to, const wtn_tensor_map_t *map, int
                  "l"(map), "r"(x), "r"(y), "r"(barrier)
                  : "memory");
 }
+/* The same with .L2::cache_hint, evict_first: for what is read once. Its place in the L2 cache goes
+ * before that of anything else. */
+WTN_DEVICE void wtn_tensor_load_once(wtn_saddr_t to, const wtn_tensor_map_t *map, int32_t x,
+                                     int32_t y, wtn_saddr_t barrier)
+{
+    uint64_t policy;
+
+    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+                 ".L2::cache_hint [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
+                 "l"(map), "r"(x), "r"(y), "r"(barrier), "l"(policy)
+                 : "memory");
+}
 /* The same with .multicast::cluster: to the same address in every block whose bit is set in
  * `blocks`, each one's barrier told */
 WTN_DEVICE void wtn_tensor_load_multicast(wtn_saddr_t to, const wtn_tensor_map_t *map, int32_t x,

@@ -38,6 +38,11 @@ static inline witan_status_t wtn_launch_with(const wtn_launch_t *launch, void (*
             cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  (int)launch->shared_bytes);
     }
+    if (code == cudaSuccess && launch->shared_bytes > 48 * 1024) { /* as many blocks as fit */
+        code = cudaFuncSetAttribute((const void *)kernel,
+                                    cudaFuncAttributePreferredSharedMemoryCarveout,
+                                    cudaSharedmemCarveoutMaxShared);
+    }
     if (code == cudaSuccess) {
         code = cudaLaunchKernelExC(&config, (const void *)kernel, arguments);
     }
@@ -51,7 +56,8 @@ static inline witan_status_t wtn_launch(const wtn_launch_t *launch, void (*kerne
 }
 /* A kernel that begins before the one queued before it has ended, where that one has released it
  * (wtn_grid_release), and waits for its end by itself (wtn_grid_wait), in every block and before it
- * reads what another wrote or writes anything. Before sm_90 an ordinary launch. */
+ * writes anything or reads what another wrote, unless that was there before the one before began.
+ * Before sm_90 an ordinary launch. */
 template <typename params_t>
 static inline witan_status_t wtn_launch_early(const wtn_launch_t *launch, void (*kernel)(params_t),
                                               const params_t     *params)

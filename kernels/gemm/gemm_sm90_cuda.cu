@@ -1,10 +1,11 @@
-/* Grouped GEMM for Hopper (sm_90a): one persistent kernel for up and one for down.
+/* Grouped GEMM for Hopper (sm_90a): one persistent kernel for up and one for down, each full or
+ * light (gemm_sm90_tiles.cuh).
  *
- * A block is a warpgroup that brings tiles of A and B into a ring of stages and two that multiply.
- * B, the weights, comes by the tensor copy engine out of one map of all experts; A too where its
- * rows lie side by side, else by 16-byte copies of rows found by index. Loading warps walk the list
- * of tiles (gemm_sm90_tiles.cuh), and all signals are barriers of a stage: full, told by the bytes
- * and copies that arrive, and empty, told by the multiplying warps of all blocks that share it.
+ * A block is a warpgroup that brings tiles of A and B into a ring of stages and one or two that
+ * multiply. B, the weights, comes by the tensor copy engine out of one map of all experts; A too
+ * where its rows lie side by side, else by 16-byte copies of rows found by index. Loading warps
+ * walk the list of tiles, and all signals are barriers of a stage: full, told by the bytes and
+ * copies that arrive, and empty, told by the multiplying warps of all blocks that share it.
  *
  * Tiles past an expert's last row hold rows of the next expert or none at all: their sums are
  * computed and dropped, as no row's sum depends on another row. */
@@ -19,57 +20,78 @@
 
 #if WTN_HAS_SM90A
 
-WTN_DEVICE void begin_block(const gemm_params_t &p, uint32_t kind, wtn_saddr_t shared)
+WTN_DEVICE uint32_t form_releases(uint32_t kind)
 {
-    uint32_t releases = 0;
-
     switch (kind) {
-#define FORM_CASE(name, text, rows, columns, atoms, stages, pair, groups) \
-    case FORM_##name:                                                     \
-        releases = pair * groups * 4;                                     \
-        break;
+#define FORM_CASE(name, text, rows, columns, atoms, stages, pair, groups, turns) \
+    case FORM_##name:                                                            \
+        return pair * groups * 4;
         WTN_FORM_LIST(FORM_CASE)
 #undef FORM_CASE
     default:
-        break;
+        return 0;
     }
+}
+
+/* A stage is full when told of by who brings weights and by who brings rows; empty when all warps
+ * have released it that multiply what is in it. */
+WTN_DEVICE void init_barriers(wtn_saddr_t shared, uint32_t releases)
+{
     if (wtn_thread() == 0) {
         for (uint32_t i = 0; i < STAGES_MAX; i++) {
-            wtn_mbarrier_init(barrier_full(shared, i), p.gathers ? 2 : 1);
+            wtn_mbarrier_init(barrier_full(shared, i), 2);
             wtn_mbarrier_init(barrier_empty(shared, i), releases);
             wtn_mbarrier_init(barrier_landed(shared, i), GATHERING_WARPS * 32);
         }
         wtn_mbarrier_fence_init();
     }
-    wtn_sync_cluster();
+}
+
+/* Up knows nothing before its row counts. Those of down were there before up began, as the weights
+ * were: only who reads h or writes waits for the end of up, and the warp that brings h does so when
+ * it has found its first tile (load_tiles). */
+template <bool up> WTN_DEVICE void wait_before_survey(void)
+{
+    if (up) {
+        wtn_grid_wait();
+        wtn_grid_release();
+    }
+}
+template <bool up> WTN_DEVICE void wait_after_survey(void)
+{
+    if (!up && wtn_warp() > 1) {
+        wtn_grid_wait();
+        wtn_grid_release();
+    }
 }
 
 #endif
 
 template <bool bf16, bool up>
-WTN_KERNEL_CLUSTER(THREADS, 1, WTN_FORM_CLUSTER)
-gemm_kernel(WTN_PARAMS(gemm_params_t, p))
+WTN_KERNEL_CLUSTER(FULL_THREADS, 1, WTN_FORM_CLUSTER)
+full_kernel(WTN_PARAMS(gemm_params_t, p))
 {
 #if WTN_HAS_SM90A
     char    *memory = wtn_shared();
     uint32_t kind   = p.forced;
     survey_t survey;
 
-    wtn_grid_wait();
-    wtn_grid_release();
-    survey = survey_take(p.row_begin, p.expert_count);
+    wait_before_survey<up>();
+    survey = survey_take(p.row_begin, p.expert_count, (uint32_t *)(memory + TURN_AT));
     if (kind == FORM_COUNT) {
-        kind = form_choose(survey, p.N, p.K, p.wide, p.gathers, p.few_rows);
+        kind = full_choose(survey, p.N, p.K, p.wide, p.gathers, p.few_rows);
     }
-    begin_block(p, kind, wtn_shared_address(memory));
+    init_barriers(wtn_shared_address(memory), form_releases(kind));
+    wtn_sync_cluster();
+    wait_after_survey<up>();
     if (wtn_warp() < LOADING_WARPS) {
         wtn_registers_lower<72>();
         switch (kind) {
-#define FORM_CASE(name, text, rows, columns, atoms, stages, pair, groups)          \
-    case FORM_##name:                                                              \
-        load<form<rows, columns, atoms, stages, pair, groups>>(p, survey, memory); \
+#define FORM_CASE(name, text, ...)                  \
+    case FORM_##name:                               \
+        load<form<__VA_ARGS__>>(p, survey, memory); \
         break;
-            WTN_FORM_LIST(FORM_CASE)
+            WTN_FORM_FULL_LIST(FORM_CASE)
 #undef FORM_CASE
         default:
             break;
@@ -77,12 +99,11 @@ gemm_kernel(WTN_PARAMS(gemm_params_t, p))
     } else {
         wtn_registers_raise<216>();
         switch (kind) {
-#define FORM_CASE(name, text, rows, columns, atoms, stages, pair, groups)                     \
-    case FORM_##name:                                                                         \
-        multiply_tiles<bf16, up, form<rows, columns, atoms, stages, pair, groups>>(p, survey, \
-                                                                                   memory);   \
+#define FORM_CASE(name, text, ...)                                      \
+    case FORM_##name:                                                   \
+        multiply_tiles<bf16, up, form<__VA_ARGS__>>(p, survey, memory); \
         break;
-            WTN_FORM_LIST(FORM_CASE)
+            WTN_FORM_FULL_LIST(FORM_CASE)
 #undef FORM_CASE
         default:
             break;
@@ -94,6 +115,50 @@ gemm_kernel(WTN_PARAMS(gemm_params_t, p))
 #endif
 }
 
+/* All that needs no row counts is done before the kernel before this one has ended. */
+template <bool bf16, bool up>
+WTN_KERNEL(LIGHT_THREADS, 2)
+light_kernel(WTN_PARAMS(gemm_params_t, p))
+{
+#if WTN_HAS_SM90A
+    char    *memory = wtn_shared();
+    uint32_t kind   = p.forced;
+    survey_t survey;
+
+    init_barriers(wtn_shared_address(memory), 4);
+    if (wtn_thread() == 0) {
+        wtn_tensor_prefetch(&p.w_narrow);
+        wtn_tensor_prefetch(&p.w_slim);
+        if (!p.gathers) {
+            wtn_tensor_prefetch(&p.a_few);
+        }
+    }
+    wait_before_survey<up>();
+    survey = survey_take(p.row_begin, p.expert_count, (uint32_t *)(memory + TURN_AT));
+    if (kind == FORM_COUNT) {
+        kind = light_choose(survey, p.N);
+    }
+    wtn_sync_block(); /* the survey's memory is free */
+    wait_after_survey<up>();
+    switch (kind) {
+#define FORM_CASE(name, text, ...)                                          \
+    case FORM_##name:                                                       \
+        if (wtn_warp() < LOADING_WARPS) {                                   \
+            load<form<__VA_ARGS__>>(p, survey, memory);                     \
+        } else {                                                            \
+            multiply_tiles<bf16, up, form<__VA_ARGS__>>(p, survey, memory); \
+        }                                                                   \
+        break;
+        WTN_FORM_LIGHT_LIST(FORM_CASE)
+#undef FORM_CASE
+    default:
+        break;
+    }
+#else
+    (void)p;
+#endif
+}
+
 /* ---- host ---- */
 
 typedef CUresult (*encode_t)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *,
@@ -102,13 +167,14 @@ typedef CUresult (*encode_t)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, voi
                              CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
 
 typedef struct matrix_maps {
-    wtn_tensor_map_t wide, narrow;
+    wtn_tensor_map_t wide, narrow, slim;
     uint32_t         wide_columns;
 } matrix_maps_t;
 
 typedef struct sm90_state {
     encode_t      encode;
     matrix_maps_t up, down;
+    int64_t       N_most; /* of both */
 } sm90_state_t;
 
 /* A map of `rows` rows of `columns` 16-bit numbers, `stride` bytes apart, read in boxes of ATOM
@@ -162,6 +228,7 @@ static witan_status_t encode_weights(encode_t encode, matrix_maps_t *maps,
     WTN_TRY(encode_map(encode, &maps->wide, w->dtype, w->w, rows, w->K, w->K * 2,
                        maps->wide_columns / 2));
     WTN_TRY(encode_map(encode, &maps->narrow, w->dtype, w->w, rows, w->K, w->K * 2, NARROW));
+    WTN_TRY(encode_map(encode, &maps->slim, w->dtype, w->w, rows, w->K, w->K * 2, SLIM));
 fail:
     return status;
 }
@@ -191,6 +258,7 @@ static witan_status_t sm90_prepare(void **out, const wtn_cuda_weights_t *up,
         goto fail;
     }
     state->encode = (encode_t)encode;
+    state->N_most = up->N > down->N ? up->N : down->N;
     WTN_TRY(encode_weights(state->encode, &state->up, up));
     WTN_TRY(encode_weights(state->encode, &state->down, down));
     *out = state;
@@ -227,6 +295,21 @@ fail:
 
 static uint32_t form_forced = FORM_COUNT; /* for measurements only */
 
+/* The light forms are faster, on an H200, where there are at most four tiles for a block: its
+ * beginning and end then count for more than what is in flight. One answer for up and down: where
+ * full blocks leave multiprocessors one by one, two light ones would crowd on the first. */
+static bool takes_light(const sm90_state_t *state, const wtn_cuda_gemm_args_t *args, int64_t blocks)
+{
+    int64_t rows    = args->row_count_max;
+    int64_t experts = args->weights->expert_count;
+    int64_t tiles   = (rows < experts ? rows : experts) * ((state->N_most + 127) / 128);
+
+    if (form_forced != FORM_COUNT) {
+        return form_forced >= FORM_LIGHT;
+    }
+    return rows <= 4 * experts && tiles <= 4 * blocks;
+}
+
 static witan_status_t sm90_queue(const sm90_state_t *state, const wtn_cuda_gemm_args_t *args)
 {
     const wtn_cuda_weights_t *w      = args->weights;
@@ -242,6 +325,7 @@ static witan_status_t sm90_queue(const sm90_state_t *state, const wtn_cuda_gemm_
     WTN_TRY(fill_a(state, args, &p));
     p.w_wide       = maps->wide;
     p.w_narrow     = maps->narrow;
+    p.w_slim       = maps->slim;
     p.wide         = maps->wide_columns;
     p.row_begin    = args->row_begin;
     p.bias         = w->bias;
@@ -263,17 +347,29 @@ static witan_status_t sm90_queue(const sm90_state_t *state, const wtn_cuda_gemm_
         p.activation = *args->activation;
     }
 
-    launch.name         = up ? "gemm sm_90a up" : "gemm sm_90a down";
-    launch.blocks       = (uint32_t)wtn_cuda_sm_count(args->sm_reserved) / WTN_FORM_CLUSTER;
+    launch.name   = up ? "gemm sm_90a up" : "gemm sm_90a down";
+    launch.stream = args->stream;
+    launch.blocks = (uint32_t)wtn_cuda_sm_count(args->sm_reserved);
+    launch.blocks = launch.blocks > 0 ? launch.blocks : 1;
+    if (takes_light(state, args, launch.blocks)) {
+        launch.threads      = LIGHT_THREADS;
+        launch.shared_bytes = light_bytes();
+        if (w->dtype == WITAN_BF16) {
+            return wtn_launch_early(&launch,
+                                    up ? light_kernel<true, true> : light_kernel<true, false>, &p);
+        }
+        return wtn_launch_early(&launch,
+                                up ? light_kernel<false, true> : light_kernel<false, false>, &p);
+    }
+    launch.blocks       = launch.blocks / WTN_FORM_CLUSTER;
     launch.blocks       = (launch.blocks > 0 ? launch.blocks : 1) * WTN_FORM_CLUSTER;
-    launch.threads      = THREADS;
-    launch.shared_bytes = SHARED_BYTES;
-    launch.stream       = args->stream;
+    launch.threads      = FULL_THREADS;
+    launch.shared_bytes = full_bytes();
     if (w->dtype == WITAN_BF16) {
-        return wtn_launch_early(&launch, up ? gemm_kernel<true, true> : gemm_kernel<true, false>,
+        return wtn_launch_early(&launch, up ? full_kernel<true, true> : full_kernel<true, false>,
                                 &p);
     }
-    return wtn_launch_early(&launch, up ? gemm_kernel<false, true> : gemm_kernel<false, false>, &p);
+    return wtn_launch_early(&launch, up ? full_kernel<false, true> : full_kernel<false, false>, &p);
 
 fail:
     return status;

@@ -7,31 +7,26 @@
 
 #include "kernels/gemm/gemm_sm90_tiles.cuh"
 
-#define THREADS         384u
-#define LOADING_WARPS   4u /* 0 feeds the copy engine, 1 and 2 gather rows, 3 hands them over */
+/* Warp 0 brings weights, warp 1 rows; or 1 and 2 gather them, and 3 hands them over. */
+#define LOADING_WARPS   4u
 #define GATHERING_WARPS 2u
-#define MULTIPLYING     8u
-#define STAGES_MAX      8u
+#define FULL_THREADS    ((LOADING_WARPS + 8) * 32)
+#define LIGHT_THREADS   ((LOADING_WARPS + 4) * 32)
+#define STAGES_MAX      10u
 #define TILES_MAX       16u  /* more than stages and one: tiles told and not yet begun */
 #define ATOM            64u  /* columns of K in a swizzled row */
 #define ATOM_BYTES      128u /* of such a row */
-#define NARROW          64u  /* rows of a small box of weights */
-#define FEW_ROWS        16u  /* rows of a small box of A */
+#define NARROW          64u  /* rows of a small box of weights, */
+#define SLIM            32u  /* of the smallest */
+#define FEW_ROWS        8u   /* rows of a small box of A */
 #define MANY_ROWS       64u
+#define TILES_AT        (3 * STAGES_MAX * 8 + 16)
 
-/* Shared memory: stages, 16 rows of 128 columns for each multiplying warp, tiles, barriers. A row
- * of 17 chunks instead of 16 keeps rows apart in banks. */
-#define TURN_COLUMNS 128u
-#define TURN_STRIDE  (TURN_COLUMNS * 2 + 16)
-#define TURN_BYTES   (16 * TURN_STRIDE)
-#define TURN_AT      WTN_FORM_BYTES
-#define TILES_AT     (TURN_AT + MULTIPLYING * TURN_BYTES)
-#define BARRIERS_AT  (TILES_AT + TILES_MAX * 32)
-#define SHARED_BYTES (BARRIERS_AT + 3 * STAGES_MAX * 8)
+static_assert(TILES_AT % 32 == 0 && TILES_AT + TILES_MAX * 32 <= TURN_AT, "before the ring");
 
 typedef struct gemm_params {
-    wtn_tensor_map_t   w_wide, w_narrow; /* of [E * N][K]; boxes of wide / 2, NARROW rows */
-    wtn_tensor_map_t   a_many, a_few;    /* of A; boxes of MANY_ROWS and FEW_ROWS rows */
+    wtn_tensor_map_t   w_wide, w_narrow, w_slim; /* of [E * N][K]; of wide / 2, NARROW, SLIM rows */
+    wtn_tensor_map_t   a_many, a_few;            /* of A; boxes of MANY_ROWS and FEW_ROWS rows */
     const char        *a;
     const int64_t     *a_index;
     const int64_t     *row_begin;
@@ -72,16 +67,16 @@ WTN_DEVICE void ring_skip(ring_t &ring, uint32_t stages, uint32_t count)
 }
 WTN_DEVICE wtn_saddr_t barrier_full(wtn_saddr_t shared, uint32_t stage)
 {
-    return shared + BARRIERS_AT + stage * 8;
+    return shared + stage * 8;
 }
 WTN_DEVICE wtn_saddr_t barrier_empty(wtn_saddr_t shared, uint32_t stage)
 {
-    return shared + BARRIERS_AT + (STAGES_MAX + stage) * 8;
+    return shared + (STAGES_MAX + stage) * 8;
 }
 /* Rows gathered into the stage have landed. */
 WTN_DEVICE wtn_saddr_t barrier_landed(wtn_saddr_t shared, uint32_t stage)
 {
-    return shared + BARRIERS_AT + (2 * STAGES_MAX + stage) * 8;
+    return shared + (2 * STAGES_MAX + stage) * 8;
 }
 static_assert(sizeof(tile_t) <= 32, "a slot");
 
@@ -89,75 +84,75 @@ WTN_DEVICE tile_t *tile_slot(char *memory, uint32_t number)
 {
     return (tile_t *)(memory + TILES_AT + number % TILES_MAX * 32);
 }
-template <typename form> WTN_DEVICE walk_t walk_of(const gemm_params_t &p)
+template <typename form> WTN_DEVICE wtn_saddr_t stage_at(wtn_saddr_t shared, uint32_t stage)
 {
-    return walk_begin<form>(p.row_begin, p.expert_count, p.N);
+    return shared + form::ring_at + stage * form::stage_bytes;
+}
+template <typename form> WTN_DEVICE walk_t walk_of(const gemm_params_t &p, const survey_t &survey)
+{
+    return walk_begin<form>(p.row_begin, p.expert_count, p.N, survey.window);
 }
 template <typename form> WTN_DEVICE uint32_t step_count(const gemm_params_t &p)
 {
     return divide_up(p.K, form::atoms * ATOM);
 }
 
-/* ---- warp 0: by the copy engine ---- */
+/* ---- by the copy engine: weights by warp 0, rows that lie side by side by warp 1 ---- */
 
-/* Boxes of A and B a step: as few as can be, as each costs the loading lane more than 100 cycles.
- * Those wholly beyond the tile's rows or the expert's columns are left out: the stage then holds
- * there what it held before. */
+/* Boxes of weights a step: as few as can be, as each costs the loading lane more than 100 cycles.
+ * Those wholly beyond the expert's columns are left out, as those of A beyond the tile's rows: the
+ * stage then holds there what it held before. */
 template <typename form> struct boxes {
-    static constexpr bool     wide   = form::groups > 1; /* the forms with a map of their own */
-    static constexpr uint32_t b_rows = wide ? form::columns / 2 : NARROW;
-    static constexpr uint32_t a_max = form::rows / MANY_ROWS, b_max = form::columns / b_rows;
+    static constexpr bool     wide = form::groups > 1; /* the forms with a map of their own */
+    static constexpr uint32_t rows = wide                     ? form::columns / 2
+                                     : form::columns < NARROW ? SLIM
+                                                              : NARROW;
+    static constexpr uint32_t most = form::columns / rows;
+
+    /* Weights that no other tile needs leave the L2 cache before rows, h, instructions and row
+     * counts do. Not BROAD's: much of h and out, written and not yet in memory, would stay. */
+    static constexpr bool once = form::columns <= 128 && form::pair == 1;
 };
 
 /* One lane brings one tile's steps. */
 template <typename form>
-WTN_DEVICE void load_tile(const gemm_params_t &p, const tile_t &tile, uint32_t rank,
-                          wtn_saddr_t shared, ring_t &ring)
+WTN_DEVICE void load_weights(const gemm_params_t &p, const tile_t &tile, uint32_t rank,
+                             wtn_saddr_t shared, ring_t &ring)
 {
     typedef boxes<form>     box;
-    bool                    few    = form::rows == MANY_ROWS && tile.rows <= FEW_ROWS;
-    const wtn_tensor_map_t *a_map  = few ? &p.a_few : &p.a_many;
-    const wtn_tensor_map_t *b_map  = box::wide ? &p.w_wide : &p.w_narrow;
-    uint32_t                left   = p.N - tile.column;
-    uint32_t                a_rows = few ? FEW_ROWS : MANY_ROWS;
-    uint32_t                a_box  = p.gathers ? 0 : divide_up(tile.rows, a_rows);
-    uint32_t b_box = divide_up(left < form::columns ? left : form::columns, box::b_rows);
-    uint32_t bytes = (a_box * a_rows + b_box * box::b_rows) * form::atoms * ATOM_BYTES;
+    const wtn_tensor_map_t *map  = box::wide             ? &p.w_wide
+                                   : box::rows == NARROW ? &p.w_narrow
+                                                         : &p.w_slim;
+    uint32_t                left = p.N - tile.column;
+    uint32_t count = divide_up(left < form::columns ? left : form::columns, box::rows);
+    uint32_t bytes = count * box::rows * form::atoms * ATOM_BYTES;
     uint32_t steps = step_count<form>(p);
-    int32_t  a_y   = (int32_t)tile.row;
-    int32_t  b_y   = (int32_t)(tile.expert * p.N + tile.column);
+    int32_t  y     = (int32_t)(tile.expert * p.N + tile.column);
     int32_t  x     = 0;
 
     for (uint32_t step = 0; step < steps; step++) {
         wtn_saddr_t full = barrier_full(shared, ring.stage);
-        wtn_saddr_t at   = shared + ring.stage * form::stage_bytes;
+        wtn_saddr_t at = stage_at<form>(shared, ring.stage) + form::rows * form::atoms * ATOM_BYTES;
 
         wtn_mbarrier_wait(barrier_empty(shared, ring.stage), ring.parity);
         wtn_mbarrier_expect(full, bytes);
 #pragma unroll
         for (uint32_t atom = 0; atom < form::atoms; atom++) {
-            wtn_saddr_t a_at = at + atom * form::rows * ATOM_BYTES;
-            wtn_saddr_t b_at = at + (form::atoms * form::rows + atom * form::columns) * ATOM_BYTES;
-
 #pragma unroll
-            for (uint32_t i = 0; i < box::b_max; i++) {
-                wtn_saddr_t to = b_at + i * box::b_rows * ATOM_BYTES;
-                int32_t     y  = b_y + (int32_t)(i * box::b_rows);
+            for (uint32_t i = 0; i < box::most; i++) {
+                wtn_saddr_t to = at + (atom * form::columns + i * box::rows) * ATOM_BYTES;
 
-                if (i >= b_box) {
+                if (i >= count) {
                     continue;
                 }
                 if (!tile.shares) {
-                    wtn_tensor_load(to, b_map, x, y, full);
+                    if (box::once) {
+                        wtn_tensor_load_once(to, map, x, y + (int32_t)(i * box::rows), full);
+                    } else {
+                        wtn_tensor_load(to, map, x, y + (int32_t)(i * box::rows), full);
+                    }
                 } else if (i % form::pair == rank) { /* the other block brings the others to both */
-                    wtn_tensor_load_multicast(to, b_map, x, y, full, 3);
-                }
-            }
-#pragma unroll
-            for (uint32_t i = 0; i < box::a_max; i++) {
-                if (i < a_box) {
-                    wtn_tensor_load(a_at + i * MANY_ROWS * ATOM_BYTES, a_map, x,
-                                    a_y + (int32_t)(i * MANY_ROWS), full);
+                    wtn_tensor_load_multicast(to, map, x, y + (int32_t)(i * box::rows), full, 3);
                 }
             }
             x += (int32_t)ATOM;
@@ -166,25 +161,67 @@ WTN_DEVICE void load_tile(const gemm_params_t &p, const tile_t &tile, uint32_t r
     }
 }
 
-/* All lanes walk; one tells the multiplying warps of each tile, which they see when they see its
- * first stage full, and loads it. */
 template <typename form>
-WTN_DEVICE void load_tiles(const gemm_params_t &p, uint32_t count, char *memory)
+WTN_DEVICE void load_rows(const gemm_params_t &p, const tile_t &tile, wtn_saddr_t shared,
+                          ring_t &ring)
+{
+    bool     few   = form::rows <= MANY_ROWS && tile.rows <= 2 * FEW_ROWS;
+    uint32_t rows  = few ? FEW_ROWS : MANY_ROWS;
+    uint32_t count = divide_up(tile.rows, rows);
+    uint32_t bytes = count * rows * form::atoms * ATOM_BYTES;
+    uint32_t steps = step_count<form>(p);
+    int32_t  y     = (int32_t)tile.row;
+    int32_t  x     = 0;
+
+    for (uint32_t step = 0; step < steps; step++) {
+        wtn_saddr_t full = barrier_full(shared, ring.stage);
+        wtn_saddr_t at   = stage_at<form>(shared, ring.stage);
+
+        wtn_mbarrier_wait(barrier_empty(shared, ring.stage), ring.parity);
+        wtn_mbarrier_expect(full, bytes);
+#pragma unroll
+        for (uint32_t atom = 0; atom < form::atoms; atom++) {
+#pragma unroll
+            for (uint32_t i = 0; i < 2; i++) {
+                if (i < count) {
+                    wtn_tensor_load(at + (atom * form::rows + i * rows) * ATOM_BYTES,
+                                    few ? &p.a_few : &p.a_many, x, y + (int32_t)(i * rows), full);
+                }
+            }
+            x += (int32_t)ATOM;
+        }
+        ring_next(ring, form::stages);
+    }
+}
+
+/* All lanes walk, one loads. The multiplying warps are told of each tile, which they see when they
+ * see its first stage full. */
+template <typename form, bool weights>
+WTN_DEVICE void load_tiles(const gemm_params_t &p, const survey_t &survey, uint32_t count,
+                           char *memory)
 {
     wtn_saddr_t shared = wtn_shared_address(memory);
     uint32_t    rank   = wtn_cluster_rank();
     uint32_t    steps  = step_count<form>(p);
-    walk_t      walk   = walk_of<form>(p);
+    walk_t      walk   = walk_of<form>(p, survey);
     ring_t      ring   = {0, 1};
+    uint32_t    first  = walk_first<form>();
 
     for (uint32_t i = 0; i < count; i++) {
-        tile_t tile = walk_find<form>(walk, walk_first<form>() + i * walk_step<form>(), rank);
+        tile_t tile = walk_find<form>(walk, first + i * walk_step<form>(), rank);
 
         if (wtn_elect()) {
             ring_t next = ring;
 
-            *tile_slot(memory, i) = tile;
-            load_tile<form>(p, tile, rank, shared, next);
+            if (weights) {
+                *tile_slot(memory, i) = tile;
+                load_weights<form>(p, tile, rank, shared, next);
+            } else {
+                if (i == 0) { /* down: h */
+                    wtn_grid_wait();
+                }
+                load_rows<form>(p, tile, shared, next);
+            }
         }
         wtn_sync_warp();
         ring_skip(ring, form::stages, steps);
@@ -198,11 +235,13 @@ WTN_DEVICE void load_tiles(const gemm_params_t &p, uint32_t count, char *memory)
 /* Copy one stage's chunks, the lane's place in each row being `from`, and move on. A tile of all
  * rows, the usual one where rows are many, has no conditions in between. */
 template <typename form, bool whole, uint32_t passes>
-WTN_DEVICE void gather_stage(const char *(&from)[passes], uint32_t rows, uint32_t left,
-                             wtn_saddr_t at)
+WTN_DEVICE void gather_stage(const char *(&from)[passes], uint32_t first, uint32_t rows,
+                             uint32_t left, wtn_saddr_t at)
 {
 #pragma unroll
     for (uint32_t i = 0; i < passes; i++) {
+        bool there = whole || i * GATHER_ROWS + first < rows;
+
         if (!whole && i * GATHER_ROWS >= rows) {
             break;
         }
@@ -210,13 +249,13 @@ WTN_DEVICE void gather_stage(const char *(&from)[passes], uint32_t rows, uint32_
         for (uint32_t atom = 0; atom < form::atoms; atom++) {
             wtn_copy16_async(at + (atom * form::rows + i * GATHER_ROWS) * ATOM_BYTES,
                              from[i] + atom * ATOM_BYTES,
-                             atom * ATOM < left ? 16 : 0); /* beyond K are zeros */
+                             there && atom * ATOM < left ? 16 : 0); /* beyond K are zeros */
         }
         from[i] += form::atoms * ATOM_BYTES;
     }
 }
 
-/* One tile's steps. Lanes beyond its last row copy that row once more. */
+/* One tile's steps. Lanes beyond its last row store zeros or copy that row once more. */
 template <typename form>
 WTN_DEVICE void gather_tile(const gemm_params_t &p, const tile_t &tile, wtn_saddr_t shared,
                             ring_t &ring)
@@ -248,15 +287,15 @@ WTN_DEVICE void gather_tile(const gemm_params_t &p, const tile_t &tile, wtn_sadd
         from[i] = p.a + row[i] * p.a_stride + chunk * 16;
     }
     for (uint32_t step = 0; step < steps; step++) {
-        wtn_saddr_t at   = shared + ring.stage * form::stage_bytes + place;
+        wtn_saddr_t at   = stage_at<form>(shared, ring.stage) + place;
         uint32_t    x    = step * form::atoms * ATOM + chunk * 8;
         uint32_t    left = x < p.K ? p.K - x : 0;
 
         wtn_mbarrier_wait(barrier_empty(shared, ring.stage), ring.parity);
         if (tile.rows > form::rows - GATHER_ROWS) {
-            gather_stage<form, true>(from, tile.rows, left, at);
+            gather_stage<form, true>(from, first, tile.rows, left, at);
         } else {
-            gather_stage<form, false>(from, tile.rows, left, at);
+            gather_stage<form, false>(from, first, tile.rows, left, at);
         }
         wtn_mbarrier_arrive_copies(barrier_landed(shared, ring.stage));
         ring_next(ring, form::stages);
@@ -264,15 +303,20 @@ WTN_DEVICE void gather_tile(const gemm_params_t &p, const tile_t &tile, wtn_sadd
 }
 
 template <typename form>
-WTN_DEVICE void gather_tiles(const gemm_params_t &p, uint32_t count, wtn_saddr_t shared)
+WTN_DEVICE void gather_tiles(const gemm_params_t &p, const survey_t &survey, uint32_t count,
+                             wtn_saddr_t shared)
 {
-    uint32_t rank = wtn_cluster_rank();
-    walk_t   walk = walk_of<form>(p);
-    ring_t   ring = {0, 1};
+    uint32_t rank  = wtn_cluster_rank();
+    uint32_t first = walk_first<form>();
+    walk_t   walk  = walk_of<form>(p, survey);
+    ring_t   ring  = {0, 1};
 
     for (uint32_t i = 0; i < count; i++) {
-        tile_t tile = walk_find<form>(walk, walk_first<form>() + i * walk_step<form>(), rank);
+        tile_t tile = walk_find<form>(walk, first + i * walk_step<form>(), rank);
 
+        if (i == 0) {
+            wtn_grid_wait();
+        }
         gather_tile<form>(p, tile, shared, ring);
     }
 }
@@ -298,9 +342,11 @@ WTN_DEVICE void load(const gemm_params_t &p, const survey_t &survey, char *memor
     uint32_t count = walk_count<form>(survey, p.N);
 
     if (wtn_warp() == 0) {
-        load_tiles<form>(p, count, memory);
+        load_tiles<form, true>(p, survey, count, memory);
+    } else if (!p.gathers && wtn_warp() == 1) {
+        load_tiles<form, false>(p, survey, count, memory);
     } else if (p.gathers && wtn_warp() <= GATHERING_WARPS) {
-        gather_tiles<form>(p, count, wtn_shared_address(memory));
+        gather_tiles<form>(p, survey, count, wtn_shared_address(memory));
     } else if (p.gathers && wtn_elect()) {
         hand_over<form>(p, count, wtn_shared_address(memory));
     }

@@ -22,7 +22,7 @@ template <typename form> WTN_DEVICE void stage_release(wtn_saddr_t shared, uint3
 
 /* How a tile falls to warpgroups: blocks of 64 rows for each. */
 template <typename form> struct share {
-    static constexpr uint32_t blocks = form::rows / 64 / form::groups;
+    static constexpr uint32_t blocks = (form::rows + 63) / 64 / form::groups;
     static constexpr uint32_t count  = form::columns / 2; /* numbers of a block in a thread */
 };
 
@@ -43,7 +43,7 @@ WTN_DEVICE void multiply_tile(const gemm_params_t &p, wtn_saddr_t shared, uint32
         wtn_wgmma_hold(d[m]);
     }
     for (uint32_t step = 0; step < steps; step++) {
-        wtn_saddr_t at = shared + ring.stage * form::stage_bytes;
+        wtn_saddr_t at = stage_at<form>(shared, ring.stage);
         uint64_t    a  = wtn_wgmma_descriptor(at + row * ATOM_BYTES);
         uint64_t    b  = wtn_wgmma_descriptor(at + form::rows * form::atoms * ATOM_BYTES);
 
@@ -174,11 +174,10 @@ WTN_DEVICE uint32_t row_out(const gemm_params_t &p, const tile_t &tile, uint32_t
     return (uint32_t)(p.out_index == NULL ? tile.row + row : p.out_index[tile.row + row]);
 }
 
-/* Store `columns` columns of the warp's rows from shared memory, row r at turn + r * TURN_STRIDE,
- * to `column` of out. `bulk`: by the copy engine, which holds up this warp longest and others
- * least, right where another warpgroup multiplies meanwhile. Rows that begin at any address go by
- * single numbers. */
-template <bool bulk>
+/* Store `columns` columns of the warp's rows from shared memory, row r at turn + r * turn_stride,
+ * to `column` of out. By the copy engine where another warpgroup multiplies meanwhile: it holds up
+ * this warp longest and others least. Rows that begin at any address go by single numbers. */
+template <typename form>
 WTN_DEVICE void store_turned(const gemm_params_t &p, uint32_t to, uint32_t column, uint32_t columns,
                              char *turn)
 {
@@ -189,16 +188,16 @@ WTN_DEVICE void store_turned(const gemm_params_t &p, uint32_t to, uint32_t colum
         wtn_sync_warp();
         for (uint32_t c = 0; wtn_lane() < 16 && c < columns; c++) {
             if (column + c >= p.used_columns) {
-                ((uint16_t *)(turn + wtn_lane() * TURN_STRIDE))[c] = 0;
+                ((uint16_t *)(turn + wtn_lane() * form::turn_stride))[c] = 0;
             }
         }
     }
-    if (bulk && p.out_aligned) {
+    if (form::bulk && p.out_aligned) {
         wtn_fence_async();
         wtn_sync_warp();
         if (wtn_lane() < 16 && to != NO_ROW && columns > 0) {
             wtn_bulk_store(p.out + to * p.out_stride + (uint64_t)column * 2,
-                           wtn_shared_address(turn) + wtn_lane() * TURN_STRIDE, columns * 2);
+                           wtn_shared_address(turn) + wtn_lane() * form::turn_stride, columns * 2);
             wtn_bulk_commit();
         }
         return;
@@ -211,7 +210,7 @@ WTN_DEVICE void store_turned(const gemm_params_t &p, uint32_t to, uint32_t colum
         for (uint32_t i = 0; i < 16; i += 2) {
             uint32_t    r    = i + wtn_lane() / 16;
             uint32_t    row  = wtn_shuffle(to, r);
-            wtn_vec16_t part = *(const wtn_vec16_t *)(turn + r * TURN_STRIDE + c * 2);
+            wtn_vec16_t part = *(const wtn_vec16_t *)(turn + r * form::turn_stride + c * 2);
 
             if (row != NO_ROW && c < columns) {
                 wtn_store16(p.out + row * p.out_stride + (uint64_t)(column + c) * 2, part);
@@ -224,26 +223,27 @@ WTN_DEVICE void store_turned(const gemm_params_t &p, uint32_t to, uint32_t colum
         uint16_t *into = (uint16_t *)(p.out + row * p.out_stride) + column;
 
         for (uint32_t c = wtn_lane(); row != NO_ROW && c < columns; c += 32) {
-            into[c] = ((const uint16_t *)(turn + r * TURN_STRIDE))[c];
+            into[c] = ((const uint16_t *)(turn + r * form::turn_stride))[c];
         }
     }
 }
 
 /* The warp's 16 rows of sums to `column` of out, by way of shared memory. 8 columns lie in 4
  * numbers of each `step`. */
-template <bool bf16, bool bulk, int step, int count>
+template <bool bf16, int step, typename form, int count>
 WTN_DEVICE void store_rows(const gemm_params_t &p, uint32_t to, uint32_t column, char *turn,
                            const float (&d)[count])
 {
     const int groups = count / step; /* of 8 columns */
+    const int most   = form::turn_columns / 8;
 
-    wtn_saddr_t put = wtn_shared_address(turn) + wtn_lane() % 16 * TURN_STRIDE;
+    wtn_saddr_t put = wtn_shared_address(turn) + wtn_lane() % 16 * form::turn_stride;
 
 #pragma unroll
-    for (int pass = 0; pass < groups; pass += TURN_COLUMNS / 8) {
-        const int width = groups - pass < (int)TURN_COLUMNS / 8 ? groups - pass : TURN_COLUMNS / 8;
+    for (int pass = 0; pass < groups; pass += most) {
+        const int width = groups - pass < most ? groups - pass : most;
 
-        if (bulk) {
+        if (form::bulk) {
             wtn_bulk_wait_read();
         }
         wtn_sync_warp(); /* what was put here before has left */
@@ -256,11 +256,11 @@ WTN_DEVICE void store_rows(const gemm_params_t &p, uint32_t to, uint32_t column,
                              pack<bf16>(a[2], a[3]), pack<bf16>(b[0], b[1]),
                              pack<bf16>(b[2], b[3]));
         }
-        store_turned<bulk>(p, to, column + (uint32_t)pass * 8, (uint32_t)width * 8, turn);
+        store_turned<form>(p, to, column + (uint32_t)pass * 8, (uint32_t)width * 8, turn);
     }
 }
 
-template <bool bf16, bool up, bool bulk, int count>
+template <bool bf16, bool up, typename form, int count>
 WTN_DEVICE void finish_block(const gemm_params_t &p, const tile_t &tile, uint32_t to, char *turn,
                              float (&d)[count])
 {
@@ -274,19 +274,19 @@ WTN_DEVICE void finish_block(const gemm_params_t &p, const tile_t &tile, uint32_
         } else {
             activate_turning<true>(p.activation, d);
         }
-        store_rows<bf16, bulk, 8>(p, to, tile.column / 2, turn, d);
+        store_rows<bf16, 8, form>(p, to, tile.column / 2, turn, d);
     } else {
         if (up) {
             activate_turning<false>(p.activation, d);
         }
-        store_rows<bf16, bulk, 4>(p, to, tile.column, turn, d);
+        store_rows<bf16, 4, form>(p, to, tile.column, turn, d);
     }
 }
 
 template <bool bf16, bool up, typename form>
 WTN_DEVICE void multiply_tiles(const gemm_params_t &p, const survey_t &survey, char *memory)
 {
-    constexpr uint32_t turns = 2 / form::groups; /* warpgroups that take tiles in turn */
+    constexpr uint32_t turns = form::turns;
 
     wtn_saddr_t shared = wtn_shared_address(memory);
     uint32_t    warp   = wtn_warp() - LOADING_WARPS;
@@ -294,7 +294,7 @@ WTN_DEVICE void multiply_tiles(const gemm_params_t &p, const survey_t &survey, c
     uint32_t    row    = form::groups > 1 ? group * 64 : 0;
     uint32_t    count  = walk_count<form>(survey, p.N);
     uint32_t    steps  = step_count<form>(p);
-    char       *turn   = memory + TURN_AT + warp * TURN_BYTES;
+    char       *turn   = memory + TURN_AT + warp * form::turn_bytes;
     ring_t      ring   = {0, 0};
     float       d[share<form>::blocks][share<form>::count];
 
@@ -323,7 +323,9 @@ WTN_DEVICE void multiply_tiles(const gemm_params_t &p, const survey_t &survey, c
         multiply_tile<bf16, form>(p, shared, row, ring, more ? 2 - group : 0, d);
 #pragma unroll
         for (uint32_t m = 0; m < share<form>::blocks; m++) {
-            finish_block<bf16, up, (turns > 1)>(p, tile, to[m], turn, d[m]);
+            if (form::rows > 64 || warp % 4 * 16 < tile.rows) {
+                finish_block<bf16, up, form>(p, tile, to[m], turn, d[m]);
+            }
         }
         if (turns > 1) {
             ring_skip(ring, form::stages, steps);

@@ -6,49 +6,98 @@
 #include "kernels/cuda/device_sm90.cuh"
 
 /* Forms: rows and columns of a tile, 64-wide steps of K in a stage, stages in flight, blocks that
- * share weights, warpgroups that share a tile. Stages take WTN_FORM_BYTES of shared memory or a
- * little less, and all forms give a row the same bits.
+ * share weights, warpgroups that share a tile, warpgroups that take tiles in turn. All forms give a
+ * row the same bits.
  *
- * MIDDLE, WIDE and WIDE240 are for many rows; WIDE where rows are gathered, WIDE240 for widths that
- * 240 divides better than 256. Both multiplying warpgroups take 64 rows each of the wide ones'
- * tiles; in the other forms they take whole tiles in turn, one multiplying while the other stores.
- * Where two blocks share weights, they take tiles above each other, and each brings half of the
- * weights to both. BROAD, FEW and ONE stream weights past few rows, 128, 128 and 96 KB of them in
- * flight: BROAD where gathered rows are so many that bringing them for every 128 columns is felt,
- * ONE where there are too few tiles of 128 columns. */
+ * A block of the full ones has a multiprocessor to itself. MIDDLE, WIDE and WIDE240 are for many
+ * rows; WIDE where rows are gathered, WIDE240 for widths that 240 divides better than 256. Both
+ * multiplying warpgroups take 64 rows each of the wide ones' tiles; in the other forms they take
+ * whole tiles in turn, one multiplying while the other stores. Where two blocks share weights, they
+ * take tiles above each other, and each brings half of the weights to both. BROAD and FEW stream
+ * weights past few rows, 128 KB of them in flight: BROAD where gathered rows are so many that
+ * bringing them for every 128 columns is felt.
+ *
+ * Two blocks of the light ones fit on a multiprocessor, though a product has one for each: the
+ * second is the next product's, its first weights on their way before this one ends. They are for
+ * few tiles: STRIPs for up to 16 rows, as narrow as deals them out evenly, HALF for more. */
 #ifdef WTN_EMULATOR /* has clusters of one block */
 #define WTN_FORM_PAIR 1
 #endif
 #ifndef WTN_FORM_PAIR
 #define WTN_FORM_PAIR 2
 #endif
-#define WTN_FORM_LIST(X)                                  \
-    X(WIDE, wide, 128, 256, 1, 4, WTN_FORM_PAIR, 2)       \
-    X(WIDE240, wide240, 128, 240, 1, 4, WTN_FORM_PAIR, 2) \
-    X(MIDDLE, middle, 128, 128, 1, 6, WTN_FORM_PAIR, 1)   \
-    X(BROAD, broad, 64, 256, 1, 4, 1, 1)                  \
-    X(FEW, few, 64, 128, 1, 8, 1, 1)                      \
-    X(ONE, one, 64, 64, 2, 6, 1, 1)
+#define WTN_FORM_FULL_LIST(X)                                \
+    X(WIDE, wide, 128, 256, 1, 4, WTN_FORM_PAIR, 2, 1)       \
+    X(WIDE240, wide240, 128, 240, 1, 4, WTN_FORM_PAIR, 2, 1) \
+    X(MIDDLE, middle, 128, 128, 1, 6, WTN_FORM_PAIR, 1, 2)   \
+    X(BROAD, broad, 64, 256, 1, 4, 1, 1, 2)                  \
+    X(FEW, few, 64, 128, 1, 8, 1, 1, 2)
+#define WTN_FORM_LIGHT_LIST(X)                    \
+    X(HALF, half, 64, 128, 1, 4, 1, 1, 1)         \
+    X(STRIP128, strip128, 16, 128, 1, 6, 1, 1, 1) \
+    X(STRIP64, strip64, 16, 64, 1, 10, 1, 1, 1)   \
+    X(STRIP32, strip32, 16, 32, 2, 9, 1, 1, 1)
+#define WTN_FORM_LIST(X)  \
+    WTN_FORM_FULL_LIST(X) \
+    WTN_FORM_LIGHT_LIST(X)
 
-#define WTN_FORM_BYTES (192 * 1024)
 #define WTN_FORM_CLUSTER \
-    (uint32_t) WTN_FORM_PAIR /* blocks the kernel is launched with, whatever the form */
+    (uint32_t) WTN_FORM_PAIR /* blocks the full forms are launched with, whatever the form */
 
 typedef enum form_kind {
-#define FORM_ENUM(name, text, rows, columns, atoms, stages, pair, groups) FORM_##name,
+#define FORM_ENUM(name, text, ...) FORM_##name,
     WTN_FORM_LIST(FORM_ENUM)
 #undef FORM_ENUM
-        FORM_COUNT
+        FORM_COUNT,
+    FORM_LIGHT = FORM_HALF /* the first of them */
 } form_kind_t;
+
+/* Shared memory: barriers and tiles told, RING_AT bytes; stages; for each warp that stores, 16 rows
+ * of turn_columns columns. A row of one chunk more keeps rows apart in banks. */
+#define TURN_AT 768u
 
 /* A form as a type, so that all its numbers are the compiler's. */
 template <uint32_t form_rows, uint32_t form_columns, uint32_t form_atoms, uint32_t form_stages,
-          uint32_t form_pair, uint32_t form_groups>
+          uint32_t form_pair, uint32_t form_groups, uint32_t form_turns>
 struct form {
     static constexpr uint32_t rows = form_rows, columns = form_columns, atoms = form_atoms,
                               stages = form_stages, pair = form_pair, groups = form_groups,
-                              stage_bytes = (rows + columns) * atoms * 128;
+                              turns = form_turns;
+    static constexpr bool light     = groups * turns == 1;
+
+    static constexpr uint32_t stage_bytes  = (rows + columns) * atoms * 128;
+    static constexpr bool     bulk         = turns > 1; /* how rows are stored */
+    static constexpr uint32_t turn_columns = light && rows == 64 ? 64 : 128;
+    static constexpr uint32_t turn_stride  = turn_columns * 2 + 16;
+    static constexpr uint32_t turn_bytes   = 16 * turn_stride;
+    static constexpr uint32_t turn_count   = rows < 64 ? 1 : 4 * groups * turns;
+    static constexpr uint32_t ring_at = (TURN_AT + turn_count * turn_bytes + 1023) / 1024 * 1024;
+    static constexpr uint32_t bytes   = ring_at + stages * stage_bytes;
+
+    /* The matrix units read 64 rows. Of a form of fewer the others are whatever follows in the
+     * stage: no row's sum depends on another row. */
+    static_assert((atoms - 1) * rows * 128 + 64 * 128 <= stage_bytes, "64 rows of the last of A");
 };
+
+#define FORM_MORE(name, text, ...) \
+    bytes = form<__VA_ARGS__>::bytes > bytes ? form<__VA_ARGS__>::bytes : bytes;
+constexpr uint32_t full_bytes(void)
+{
+    uint32_t bytes = 0;
+
+    WTN_FORM_FULL_LIST(FORM_MORE)
+    return bytes;
+}
+constexpr uint32_t light_bytes(void)
+{
+    uint32_t bytes = 0;
+
+    WTN_FORM_LIGHT_LIST(FORM_MORE)
+    return bytes;
+}
+#undef FORM_MORE
+static_assert(full_bytes() <= 227 * 1024, "the most of a block");
+static_assert(2 * (light_bytes() + 1024) <= 228 * 1024, "two on a multiprocessor");
 
 /* Rows of tiles which follow each other before the columns move on, so that a wave of tiles reads a
  * square of A and B out of L2. */
@@ -60,49 +109,105 @@ WTN_DEVICE uint32_t divide_up(uint32_t a, uint32_t b)
 {
     return (a + b - 1) / b;
 }
-WTN_DEVICE int64_t shuffle64(int64_t value, uint32_t lane)
-{
-    uint32_t low  = wtn_shuffle((uint32_t)value, lane);
-    uint32_t high = wtn_shuffle((uint32_t)((uint64_t)value >> 32), lane);
 
-    return (int64_t)((uint64_t)high << 32 | low);
-}
-WTN_DEVICE uint32_t sum_warp(uint32_t value)
+/* Row counts of 128 experts, four a lane. */
+#define WINDOW_EACH 4u
+#define WINDOW      (32 * WINDOW_EACH)
+
+typedef struct window {
+    uint32_t begin; /* first row of this lane's first expert; rows are less than 2^32 */
+    uint32_t rows[WINDOW_EACH];
+} window_t;
+
+/* Where the rows of an expert begin, as it is in memory: some warps read it before they have waited
+ * for the kernel before this one, and the L1 cache may hold what was there earlier. */
+WTN_DEVICE uint32_t begin_of(const int64_t *row_begin, uint32_t expert_count, uint32_t e)
 {
+    return (uint32_t)wtn_load64_device(row_begin + (e < expert_count ? e : expert_count));
+}
+WTN_DEVICE window_t window_from(const uint32_t (&at)[WINDOW_EACH + 1])
+{
+    window_t w;
+
+    w.begin = at[0];
 #pragma unroll
-    for (uint32_t mask = 16; mask > 0; mask >>= 1) {
-        value += wtn_shuffle_xor(value, mask);
+    for (uint32_t i = 0; i < WINDOW_EACH; i++) {
+        w.rows[i] = at[i + 1] - at[i];
     }
-    return value;
+    return w;
 }
-WTN_DEVICE uint32_t expert_rows(const int64_t *row_begin, uint32_t e, uint32_t expert_count)
+WTN_DEVICE window_t window_load(const int64_t *row_begin, uint32_t expert_count, uint32_t first)
 {
-    return e < expert_count ? (uint32_t)(row_begin[e + 1] - row_begin[e]) : 0;
+    uint32_t at[WINDOW_EACH + 1];
+
+#pragma unroll
+    for (uint32_t i = 0; i <= WINDOW_EACH; i++) {
+        at[i] = begin_of(row_begin, expert_count, first + wtn_lane() * WINDOW_EACH + i);
+    }
+    return window_from(at);
 }
 
-/* What all experts together are: rows, experts with rows, their blocks of 64 and 128 rows, those of
- * an odd number of the latter. */
+/* What all experts together are: rows, experts with rows, the most rows of one, their blocks of 16,
+ * 64 and 128 rows, those of an odd number of the latter. */
 typedef struct survey {
-    uint32_t rows, hit, blocks64, blocks128, odd128;
+    uint32_t rows, hit, most, blocks16, blocks64, blocks128, odd128;
+    window_t window; /* the first */
 } survey_t;
 
-WTN_DEVICE survey_t survey_take(const int64_t *row_begin, uint32_t expert_count)
+#define SURVEY (8 * WINDOW) /* experts at a time */
+
+WTN_DEVICE void survey_add(survey_t &s, const window_t &w)
+{
+#pragma unroll
+    for (uint32_t i = 0; i < WINDOW_EACH; i++) {
+        s.rows += w.rows[i];
+        s.hit += w.rows[i] != 0;
+        s.most = w.rows[i] > s.most ? w.rows[i] : s.most;
+        s.blocks16 += divide_up(w.rows[i], 16);
+        s.blocks64 += divide_up(w.rows[i], 64);
+        s.blocks128 += divide_up(w.rows[i], 128);
+        s.odd128 += divide_up(w.rows[i], 128) % 2;
+    }
+}
+
+/* By the whole block, `shared` being room for SURVEY + 1 numbers: were each warp of each block to
+ * read the row counts, those few lines of the L2 cache would be asked for 2 us long. */
+WTN_DEVICE survey_t survey_take(const int64_t *row_begin, uint32_t expert_count, uint32_t *shared)
 {
     survey_t s = {};
 
-    for (uint32_t e = wtn_lane(); e < expert_count; e += 32) {
-        uint32_t rows = expert_rows(row_begin, e, expert_count);
+    for (uint32_t first = 0; first < expert_count; first += SURVEY) {
+        uint32_t count = expert_count - first < SURVEY ? expert_count - first : SURVEY;
 
-        s.hit += rows != 0;
-        s.blocks64 += divide_up(rows, 64);
-        s.blocks128 += divide_up(rows, 128);
-        s.odd128 += divide_up(rows, 128) % 2;
+        wtn_sync_block();
+        for (uint32_t i = wtn_thread(); i <= count; i += wtn_thread_count()) {
+            shared[i] = begin_of(row_begin, expert_count, first + i);
+        }
+        wtn_sync_block();
+        for (uint32_t from = 0; from < count; from += WINDOW) {
+            uint32_t at[WINDOW_EACH + 1];
+            window_t w;
+
+#pragma unroll
+            for (uint32_t i = 0; i <= WINDOW_EACH; i++) {
+                uint32_t e = from + wtn_lane() * WINDOW_EACH + i;
+
+                at[i] = shared[e < count ? e : count];
+            }
+            w = window_from(at);
+            survey_add(s, w);
+            if (first == 0 && from == 0) {
+                s.window = w;
+            }
+        }
     }
-    s.rows      = (uint32_t)row_begin[expert_count];
-    s.hit       = sum_warp(s.hit);
-    s.blocks64  = sum_warp(s.blocks64);
-    s.blocks128 = sum_warp(s.blocks128);
-    s.odd128    = sum_warp(s.odd128);
+    s.rows      = wtn_warp_sum(s.rows);
+    s.hit       = wtn_warp_sum(s.hit);
+    s.most      = wtn_warp_max(s.most);
+    s.blocks16  = wtn_warp_sum(s.blocks16);
+    s.blocks64  = wtn_warp_sum(s.blocks64);
+    s.blocks128 = wtn_warp_sum(s.blocks128);
+    s.odd128    = wtn_warp_sum(s.odd128);
     return s;
 }
 
@@ -111,17 +216,14 @@ WTN_DEVICE survey_t survey_take(const int64_t *row_begin, uint32_t expert_count)
 
 /* The form for these row counts; the same in every warp of the grid. Gathered rows cost the more
  * the oftener they are brought, so then tiles are wide. The limits were measured on an H200. */
-WTN_DEVICE uint32_t form_choose(const survey_t &s, uint32_t N, uint32_t K, uint32_t wide,
+WTN_DEVICE uint32_t full_choose(const survey_t &s, uint32_t N, uint32_t K, uint32_t wide,
                                 bool gathers, bool few_rows)
 {
     uint32_t blocks = wtn_block_count();
     bool     many   = s.blocks64 > 2 * s.hit && s.blocks128 * divide_up(N, wide) >= blocks;
 
     if (few_rows || s.blocks64 == s.hit) {
-        if (gathers && s.rows / 24 >= s.hit) {
-            return FORM_BROAD;
-        }
-        return s.blocks64 * divide_up(N, 128) * 2 >= blocks ? FORM_FEW : FORM_ONE;
+        return gathers && s.rows / 48 >= s.hit ? FORM_BROAD : FORM_FEW;
     }
     if (!gathers && (!many || K < DEEP)) {
         return FORM_MIDDLE;
@@ -132,6 +234,25 @@ WTN_DEVICE uint32_t form_choose(const survey_t &s, uint32_t N, uint32_t K, uint3
     return wide == 240 ? FORM_WIDE240 : FORM_WIDE;
 }
 
+/* What the busiest block brings, in columns; a tile's end counts as 4. */
+WTN_DEVICE uint32_t strip_cost(const survey_t &s, uint32_t N, uint32_t columns)
+{
+    return divide_up(s.blocks16 * divide_up(N, columns), wtn_block_count()) * (columns + 4);
+}
+WTN_DEVICE uint32_t light_choose(const survey_t &s, uint32_t N)
+{
+    uint32_t of128 = strip_cost(s, N, 128), of64 = strip_cost(s, N, 64);
+    uint32_t of32 = strip_cost(s, N, 32);
+
+    if (s.most > 16) {
+        return FORM_HALF;
+    }
+    if (of128 <= of64 && of128 <= of32) {
+        return FORM_STRIP128;
+    }
+    return of64 <= of32 ? FORM_STRIP64 : FORM_STRIP32;
+}
+
 /* One tile: `rows` sorted rows from `row` of `expert`, columns from `column`. Where the blocks of a
  * pair find none for the second, it gets one of no rows and no columns. */
 typedef struct tile {
@@ -140,17 +261,16 @@ typedef struct tile {
     bool     shares; /* its weights with the other block of the pair */
 } tile_t;
 
-/* A warp's view of 32 experts, one a lane. A unit is what the blocks of a pair do at a time: two
- * tiles above each other or, for an odd last one, beside each other. Numbers of units fit 32 bits:
- * a tile's output, more than 1 KB, is in memory. */
+/* A warp's view of a window of experts. A unit is what the blocks of a pair do at a time: two tiles
+ * above each other or, for an odd last one, beside each other. Numbers of units fit 32 bits: a
+ * tile's output, 1 KB and more, is in memory. */
 typedef struct walk {
     const int64_t *row_begin;
     uint32_t       expert_count, N, column_tiles;
-    uint32_t       first;      /* expert of lane 0 */
-    uint32_t       before;     /* units before it */
-    int64_t        lane_begin; /* of this lane's expert: first row, rows, */
-    uint32_t       lane_rows;
-    uint32_t       lane_sum; /* units up to and with it */
+    uint32_t       first;  /* expert of the window */
+    uint32_t       before; /* units before it */
+    window_t       window;
+    uint32_t       lane_sum; /* units up to and with this lane's experts */
 } walk_t;
 
 template <typename form> WTN_DEVICE uint32_t walk_units(const walk_t &w, uint32_t rows)
@@ -161,13 +281,13 @@ template <typename form> WTN_DEVICE uint32_t walk_units(const walk_t &w, uint32_
            blocks % form::pair * divide_up(w.column_tiles, form::pair);
 }
 
-template <typename form> WTN_DEVICE void walk_load(walk_t &w)
+template <typename form> WTN_DEVICE void walk_enter(walk_t &w)
 {
-    uint32_t e = w.first + wtn_lane();
-
-    w.lane_begin = e < w.expert_count ? w.row_begin[e] : 0;
-    w.lane_rows  = expert_rows(w.row_begin, e, w.expert_count);
-    w.lane_sum   = walk_units<form>(w, w.lane_rows);
+    w.lane_sum = 0;
+#pragma unroll
+    for (uint32_t i = 0; i < WINDOW_EACH; i++) {
+        w.lane_sum += walk_units<form>(w, w.window.rows[i]);
+    }
 #pragma unroll
     for (uint32_t by = 1; by < 32; by <<= 1) {
         uint32_t other = wtn_shuffle_up(w.lane_sum, by);
@@ -177,7 +297,8 @@ template <typename form> WTN_DEVICE void walk_load(walk_t &w)
 }
 
 template <typename form>
-WTN_DEVICE walk_t walk_begin(const int64_t *row_begin, uint32_t expert_count, uint32_t N)
+WTN_DEVICE walk_t walk_begin(const int64_t *row_begin, uint32_t expert_count, uint32_t N,
+                             const window_t &window)
 {
     walk_t w = {};
 
@@ -185,7 +306,8 @@ WTN_DEVICE walk_t walk_begin(const int64_t *row_begin, uint32_t expert_count, ui
     w.expert_count = expert_count;
     w.N            = N;
     w.column_tiles = divide_up(N, form::columns);
-    walk_load<form>(w);
+    w.window       = window;
+    walk_enter<form>(w);
     return w;
 }
 
@@ -203,11 +325,39 @@ template <typename form> WTN_DEVICE uint32_t walk_count(const survey_t &s, uint3
 {
     uint32_t columns = divide_up(N, form::columns);
     uint32_t odd     = form::pair == 1 ? 0 : s.odd128;
-    uint32_t blocks  = form::rows == 64 ? s.blocks64 : s.blocks128;
+    uint32_t blocks  = form::rows == 16 ? s.blocks16 : form::rows == 64 ? s.blocks64 : s.blocks128;
     uint32_t units   = (blocks - odd) / form::pair * columns + odd * divide_up(columns, 2);
     uint32_t first   = walk_first<form>();
 
     return units > first ? divide_up(units - first, walk_step<form>()) : 0;
+}
+
+/* The expert whose units those are which begin at or before unit `local` of the window, which then
+ * counts from that expert's first. */
+template <typename form> WTN_DEVICE tile_t walk_expert(const walk_t &w, uint32_t &local)
+{
+    uint32_t lane   = wtn_first_bit(wtn_ballot(w.lane_sum > local));
+    uint32_t before = wtn_shuffle(w.lane_sum, (lane + 31) % 32);
+    bool     found  = false;
+    tile_t   tile   = {};
+
+    local -= lane > 0 ? before : 0;
+    tile.row    = wtn_shuffle(w.window.begin, lane);
+    tile.expert = w.first + lane * WINDOW_EACH;
+#pragma unroll
+    for (uint32_t i = 0; i < WINDOW_EACH; i++) {
+        uint32_t rows  = wtn_shuffle(w.window.rows[i], lane);
+        uint32_t units = walk_units<form>(w, rows);
+
+        tile.rows = found ? tile.rows : rows;
+        found     = found || local < units;
+        if (!found) {
+            local -= units;
+            tile.row += rows;
+            tile.expert++;
+        }
+    }
+    return tile;
 }
 
 /* The tile of block `rank` in unit `index`, which exists and ascends from call to call. */
@@ -216,21 +366,19 @@ template <typename form> WTN_DEVICE tile_t walk_find(walk_t &w, uint32_t index, 
     constexpr uint32_t most = WTN_FORM_GROUP / form::pair;
 
     uint32_t total = wtn_shuffle(w.lane_sum, 31);
-    uint32_t lane, blocks, local, block, group, width;
+    uint32_t blocks, local, block, group, width;
     tile_t   tile;
 
     while (index - w.before >= total && w.first < w.expert_count) {
-        w.first += 32;
+        w.first += WINDOW;
         w.before += total;
-        walk_load<form>(w);
+        w.window = window_load(w.row_begin, w.expert_count, w.first);
+        walk_enter<form>(w);
         total = wtn_shuffle(w.lane_sum, 31);
     }
-    lane        = wtn_first_bit(wtn_ballot(w.lane_sum > index - w.before));
-    tile.row    = shuffle64(w.lane_begin, lane);
-    tile.rows   = wtn_shuffle(w.lane_rows, lane);
-    tile.expert = w.first + lane;
-    blocks      = divide_up(tile.rows, form::rows);
-    local = index - w.before - (wtn_shuffle(w.lane_sum, lane) - walk_units<form>(w, tile.rows));
+    local  = index - w.before;
+    tile   = walk_expert<form>(w, local);
+    blocks = divide_up(tile.rows, form::rows);
 
     tile.shares = local < blocks / form::pair * w.column_tiles;
     if (tile.shares) {

@@ -239,6 +239,56 @@ START_TEST(test_cuda_ffn_reserved_multiprocessors_change_no_bit)
 }
 END_TEST
 
+/* So few tiles that sm_90a takes its light kernel, with the width of tiles that deals them out
+ * best: for 4 multiprocessors 64 columns of up where one expert is hit, 32 where two are, and 128
+ * of down, others for fewer; an expert with more than 16 rows. Each row has the bits it has among
+ * many. */
+START_TEST(test_cuda_ffn_few_tiles_change_no_bit)
+{
+    enum { FEW = 24, ROWS = 70 };
+
+    const struct {
+        int32_t hit;
+        int64_t rows;
+    } cases[] = {{1, 1}, {2, 2}, {3, 3}, {4, 4}, {6, 24}, {1, 16}, {2, 20}, {1, 17}, {3, 24}};
+    const int32_t reserved[] = {0, 4, 6, 7}; /* the emulator has 8 multiprocessors */
+    const shape_t shape      = {256, 96, 6, ROWS};
+
+    for (witan_dtype_t dtype = WITAN_F16; dtype <= WITAN_BF16; dtype++) {
+        FOR_EACH_CUDA_TIER(tier, dtype)
+        {
+            const size_t   row_bytes = (size_t)shape.H * witan_dtype_bytes(dtype);
+            char          *x         = data_tensor((size_t)(ROWS * shape.H), dtype, 1.0f, 7);
+            int32_t        row[ROWS];
+            wtn_ffn_args_t args = {.x = x, .row_expert = row};
+            net_t          net;
+
+            net_create(&net, tier, dtype, shape, &silu_gated, true);
+            for (size_t i = 0; i < WTN_COUNT_OF(cases) && !tier->cuda_gemm[dtype]->waits; i++) {
+                char *all, *some;
+
+                for (int32_t r = 0; r < ROWS; r++) {
+                    row[r] = r < cases[i].rows ? (r + (int32_t)i) % cases[i].hit : r % 6;
+                }
+                args.row_count   = ROWS;
+                args.sm_reserved = 0;
+                all              = net_run(&net, &args, ROWS, ROWS);
+                for (size_t b = 0; b < WTN_COUNT_OF(reserved); b++) {
+                    args.row_count   = cases[i].rows;
+                    args.sm_reserved = reserved[b];
+                    some             = net_run(&net, &args, ROWS, FEW);
+                    ck_assert_mem_eq(all, some, (size_t)cases[i].rows * row_bytes);
+                    free(some);
+                }
+                free(all);
+            }
+            net_destroy(&net);
+            free(x);
+        }
+    }
+}
+END_TEST
+
 static witan_status_t read_badly(void *context, const witan_weight_slice_t *slice, void *out)
 {
     (void)context;
@@ -350,6 +400,7 @@ int main(void)
     tcase_add_test(tests, test_cuda_ffn_many_tiles_match_reference);
     tcase_add_test(tests, test_cuda_ffn_far_rows_are_reached);
     tcase_add_test(tests, test_cuda_ffn_reserved_multiprocessors_change_no_bit);
+    tcase_add_test(tests, test_cuda_ffn_few_tiles_change_no_bit);
     tcase_add_test(tests, test_cuda_ffn_failing_read_is_told);
 #ifdef WTN_EMULATOR
     tcase_add_test(tests, test_cuda_ffn_failing_allocation_is_told_and_leaves_nothing);

@@ -2,8 +2,9 @@
  *
  *   time_gemm check             every form against sums in double, equal bits between forms
  *   time_gemm prefill [ROWS]    many rows an expert, beside one dense cublasGemmEx of as many rows
- *   time_gemm sustain [ROWS]    the same products, each by itself until the chip is at its power
- * limit time_gemm decode            few rows an expert: weights per second beside what a read gets
+ *   time_gemm sustain [ROWS]    the same products, each by itself until the chip is at its limit
+ *   time_gemm decode            few rows an expert: weights per second beside what a read gets
+ *   time_gemm token             one row of each of a token's experts
  *   time_gemm layer             Qwen3-30B's experts, 32768 tokens
  *
  * Not part of ctest: it needs a Hopper GPU to itself. Build: nvcc -arch=sm_90a, with the .cu it
@@ -287,74 +288,110 @@ static int sustain(int64_t mean)
     return 0;
 }
 
-/* rows of each of `hit` experts, spread over all */
+/* Seconds of up and down in a graph of many pairs one after another, as a model's layers are, each
+ * with the next of `begins`. No flush: their weights are more than the caches hold. */
+static double chain_time(problem_t *p, const std::vector<int64_t *> &begins, int pairs)
+{
+    std::vector<float> times;
+    cudaEvent_t        from, to;
+    cudaGraph_t        captured;
+    cudaGraphExec_t    ready;
+    cudaStream_t       stream;
+    float              ms;
+
+    TRY(cudaEventCreate(&from));
+    TRY(cudaEventCreate(&to));
+    TRY(cudaStreamCreate(&stream));
+    p->up_args.stream = p->down_args.stream = stream;
+    TRY(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    for (int i = 0; i < pairs; i++) {
+        p->up_args.row_begin = p->down_args.row_begin = begins[i % begins.size()];
+        wtn_cuda_gemm_sm90.up(p->state, &p->up_args);
+        wtn_cuda_gemm_sm90.down(p->state, &p->down_args);
+    }
+    TRY(cudaStreamEndCapture(stream, &captured));
+    TRY(cudaGraphInstantiate(&ready, captured, 0));
+    p->up_args.stream = p->down_args.stream = NULL;
+    for (int i = 0; i < 15; i++) {
+        TRY(cudaEventRecord(from, stream));
+        TRY(cudaGraphLaunch(ready, stream));
+        TRY(cudaEventRecord(to, stream));
+        TRY(cudaEventSynchronize(to));
+        TRY(cudaEventElapsedTime(&ms, from, to));
+        times.push_back(ms);
+    }
+    TRY(cudaGraphExecDestroy(ready));
+    TRY(cudaGraphDestroy(captured));
+    TRY(cudaStreamDestroy(stream));
+    TRY(cudaEventDestroy(from));
+    TRY(cudaEventDestroy(to));
+    std::sort(times.begin(), times.end());
+    return times[times.size() / 2] * 1e-3 / pairs;
+}
+
+/* rows of each of `hit` experts, spread over all: each product by itself and both, from flushed
+ * caches; both in a chain */
 static void decode_one(const model_t &m, int experts, int hit, int64_t rows, double read)
 {
+    static const struct {
+        uint32_t    form;
+        const char *name;
+    } forms[] = {{FORM_COUNT, "chosen"},      {FORM_FEW, "few"},         {FORM_BROAD, "broad"},
+                 {FORM_STRIP128, "strip128"}, {FORM_STRIP64, "strip64"}, {FORM_STRIP32, "strip32"}};
+
     std::vector<int64_t> counts(experts, 0);
     problem_t            p;
-    double               bytes, both, up, down, graph;
-    cudaGraph_t          captured;
-    cudaGraphExec_t      ready;
-    cudaStream_t         stream;
-    uint32_t             forms[] = {FORM_COUNT, FORM_FEW, FORM_ONE, FORM_BROAD, FORM_MIDDLE};
-    const char          *names[] = {"chosen", "few", "one", "broad", "middle"};
+    double               bytes, both, up, down, chain;
 
     for (int i = 0; i < hit; i++) {
         counts[(int64_t)i * experts / hit] = rows;
     }
     problem_make(&p, true, true, false, m.H, m.I, counts, 256);
     bytes = 2.0 * hit * (p.up.N * p.up.K + p.down.N * p.down.K);
-    TRY(cudaStreamCreate(&stream));
-    for (int f = 0; f < 5; f++) {
-        form_forced = forms[f];
+    for (const auto &f : forms) {
+        if (f.form != FORM_COUNT && f.form >= FORM_LIGHT && rows > 16) {
+            continue;
+        }
+        form_forced = f.form;
         wtn_cuda_gemm_sm90.up(p.state, &p.up_args);
-        up               = time_of(15, [&] { wtn_cuda_gemm_sm90.up(p.state, &p.up_args); });
-        down             = time_of(15, [&] { wtn_cuda_gemm_sm90.down(p.state, &p.down_args); });
-        both             = time_of(15, [&] {
+        up    = time_of(15, [&] { wtn_cuda_gemm_sm90.up(p.state, &p.up_args); });
+        down  = time_of(15, [&] { wtn_cuda_gemm_sm90.down(p.state, &p.down_args); });
+        both  = time_of(15, [&] {
             wtn_cuda_gemm_sm90.up(p.state, &p.up_args);
             wtn_cuda_gemm_sm90.down(p.state, &p.down_args);
         });
-        p.up_args.stream = p.down_args.stream = stream;
-        TRY(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-        wtn_cuda_gemm_sm90.up(p.state, &p.up_args);
-        wtn_cuda_gemm_sm90.down(p.state, &p.down_args);
-        TRY(cudaStreamEndCapture(stream, &captured));
-        TRY(cudaGraphInstantiate(&ready, captured, 0));
-        p.up_args.stream = p.down_args.stream = NULL;
-        graph                                 = time_of(15, [&] { cudaGraphLaunch(ready, 0); });
-        TRY(cudaGraphExecDestroy(ready));
-        TRY(cudaGraphDestroy(captured));
-        printf("%-12s hit %3d rows %3lld %-7s up %7.1f us %.2f TB/s  down %7.1f us %.2f  both "
-               "%7.1f us %.2f (%.2f)  graph %7.1f us %.2f (%.2f)\n",
-               m.name, hit, (long long)rows, names[f], up * 1e6, 2e-12 * hit * p.up.N * p.up.K / up,
+        chain = chain_time(&p, {p.d_begin}, 6);
+        printf("%-12s hit %3d rows %3lld %-8s up %7.1f us %.2f TB/s  down %7.1f us %.2f  both "
+               "%7.1f us %.2f (%.2f)  in a chain %7.1f us %.2f (%.2f)\n",
+               m.name, hit, (long long)rows, f.name, up * 1e6, 2e-12 * hit * p.up.N * p.up.K / up,
                down * 1e6, 2e-12 * hit * p.down.N * p.down.K / down, both * 1e6,
-               bytes / both / 1e12, bytes / both / read, graph * 1e6, bytes / graph / 1e12,
-               bytes / graph / read);
+               bytes / both / 1e12, bytes / both / read, chain * 1e6, bytes / chain / 1e12,
+               bytes / chain / read);
         fflush(stdout);
     }
-    TRY(cudaStreamDestroy(stream));
     problem_free(&p);
 }
 
 /* One token: another set of experts each time, so that their weights come from memory while the
- * kernel's own code and tables stay near, as in a model's next layer. */
-static void decode_rotating(const model_t &m, int tokens, double read)
+ * kernel's own code and tables stay near, as in a model's next layer. Events around each pair of
+ * products, which the host then waits for; and a chain of pairs. */
+static void decode_rotating(const model_t &m, double read)
 {
-    const int              sets = m.experts / (m.topk * tokens);
+    const int              sets = m.experts / m.topk;
     std::vector<int64_t>   counts(m.experts, 1), begin(m.experts + 1);
     std::vector<int64_t *> begins;
     std::vector<float>     times;
     problem_t              p;
     cudaEvent_t            from, to;
-    double                 bytes;
+    double                 bytes, chain;
     float                  ms;
 
     problem_make(&p, true, true, false, m.H, m.I, counts, 256);
-    p.up_args.row_count_max = p.down_args.row_count_max = m.topk * tokens;
-    bytes = 2.0 * m.topk * tokens * (p.up.N * p.up.K + p.down.N * p.down.K);
+    p.up_args.row_count_max = p.down_args.row_count_max = m.topk;
+    bytes = 2.0 * m.topk * (p.up.N * p.up.K + p.down.N * p.down.K);
     for (int set = 0; set < sets; set++) {
         for (int e = 0; e <= m.experts; e++) {
-            begin[e] = std::min(std::max(e - set * m.topk * tokens, 0), m.topk * tokens);
+            begin[e] = std::min(std::max(e - set * m.topk, 0), m.topk);
         }
         begins.push_back(device_copy(begin));
     }
@@ -371,15 +408,30 @@ static void decode_rotating(const model_t &m, int tokens, double read)
         times.push_back(ms);
     }
     std::sort(times.begin(), times.end());
-    ms = times[times.size() / 2];
-    printf("%-12s %d token%s in turn (%d sets, %.0f MB): both %.1f us, %.2f TB/s (%.2f)\n", m.name,
-           tokens, tokens > 1 ? "s" : "", sets, bytes / 1e6, ms * 1e3, bytes / ms / 1e9,
-           bytes / ms * 1e3 / read);
+    ms    = times[times.size() / 2];
+    chain = chain_time(&p, begins, 64);
+    printf("%-12s one token, %d sets of experts in turn, %.0f MB: both %.1f us, %.2f TB/s (%.2f)  "
+           "in a chain %.1f us, %.2f (%.2f)\n",
+           m.name, sets, bytes / 1e6, ms * 1e3, bytes / ms / 1e9, bytes / ms * 1e3 / read,
+           chain * 1e6, bytes / chain / 1e12, bytes / chain / read);
     fflush(stdout);
+    TRY(cudaEventDestroy(from));
+    TRY(cudaEventDestroy(to));
     for (int64_t *one : begins) {
         TRY(cudaFree(one));
     }
     problem_free(&p);
+}
+
+static int token(void)
+{
+    double read = bandwidth_of_read((size_t)4 << 30);
+
+    printf("read of 4 GiB: %.3f TB/s\n", read / 1e12);
+    for (const model_t &m : models) {
+        decode_rotating(m, read);
+    }
+    return 0;
 }
 
 static int decode(void)
@@ -402,9 +454,6 @@ static int decode(void)
             decode_one(m, m.experts, m.experts, rows, read);
         }
         decode_one(m, m.experts, m.topk, 1, read);
-        if (m.experts >= 2 * m.topk) {
-            decode_rotating(m, 1, read);
-        }
     }
     decode_one(models[0], 128, 128, 128, read);
     decode_one(models[0], 128, 128, 256, read);
@@ -475,6 +524,9 @@ int main(int argc, char **argv)
     }
     if (strcmp(what, "decode") == 0) {
         return decode();
+    }
+    if (strcmp(what, "token") == 0) {
+        return token();
     }
     if (strcmp(what, "profile") == 0) {
         return profile(argc > 2 ? argv[2] : models[0].name);

@@ -228,6 +228,10 @@ WTN_DEVICE uint32_t wtn_atomic_add(uint32_t *to, uint32_t value)
 }
 /* Whoever loads in a loop waits for another: the rest of the block, then other blocks, streams and
  * the host get their turn first. */
+WTN_DEVICE int64_t wtn_load64_device(const int64_t *from)
+{
+    return __atomic_load_n(from, __ATOMIC_RELAXED);
+}
 WTN_DEVICE uint64_t wtn_load_acquire_system(const uint64_t *from, WTN_HERE)
 {
     emulator::spin("wtn_load_acquire_system", here, emulator::SPINS);

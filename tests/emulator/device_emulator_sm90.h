@@ -98,6 +98,11 @@ WTN_DEVICE void wtn_tensor_load(wtn_saddr_t to, const wtn_tensor_map_t *map, int
 {
     emulator::tensor_load("wtn_tensor_load", here, to, map, x, y, barrier);
 }
+WTN_DEVICE void wtn_tensor_load_once(wtn_saddr_t to, const wtn_tensor_map_t *map, int32_t x,
+                                     int32_t y, wtn_saddr_t barrier, WTN_HERE)
+{
+    emulator::tensor_load("wtn_tensor_load_once", here, to, map, x, y, barrier);
+}
 WTN_DEVICE void wtn_tensor_load_multicast(wtn_saddr_t to, const wtn_tensor_map_t *map, int32_t x,
                                           int32_t y, wtn_saddr_t barrier, uint16_t blocks, WTN_HERE)
 {
