@@ -117,7 +117,7 @@ static witan_status_t load_bias(const load_t *load, witan_weight_t weight, float
                                    N,      WITAN_F32};
     witan_status_t       status;
 
-    WTN_TRY(load->weights->read(load->weights->context, &slice, load->buffer));
+    WTN_TRY(N == 0 ? WITAN_OK : load->weights->read(load->weights->context, &slice, load->buffer));
     for (int64_t n = 0; n < N; n++) {
         bias[n / load->panel_columns * load->gemm->panel_columns + load->column +
              n % load->panel_columns] = values[n];

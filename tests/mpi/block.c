@@ -72,6 +72,10 @@ static witan_status_t read_block(void *context, const witan_weight_slice_t *slic
     if (block->slow_us > 0) {
         (void)usleep((useconds_t)block->slow_us);
     }
+    if (slice->row_count <= 0 || slice->col_count <= 0) {
+        return witan_error_set(WITAN_E_IO, "block: nothing of weight %d asked for",
+                               (int)slice->weight);
+    }
     if (slice->expert >= 0 && slice->expert == block->fail_expert) {
         return witan_error_set(WITAN_E_IO, "block: expert %d can not be read", (int)slice->expert);
     }

@@ -285,8 +285,10 @@ START_TEST(test_forward_width_below_ranks_is_accurate)
     run_t    run   = run_make(9);
     result_t result;
 
-    run.tp = world_size; /* some ranks hold no column at all */
-    result = run_world(&block, &run);
+    block.config.has_gate_up_bias = true;
+    block.config.has_down_bias    = true;
+    run.tp                        = world_size; /* some ranks hold no column at all */
+    result                        = run_world(&block, &run);
     run_assert_accurate(&block, &run, &result);
     result_free(&result);
 }
