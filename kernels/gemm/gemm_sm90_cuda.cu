@@ -178,7 +178,8 @@ typedef struct sm90_state {
 } sm90_state_t;
 
 /* A map of `rows` rows of `columns` 16-bit numbers, `stride` bytes apart, read in boxes of ATOM
- * columns and box_rows rows. */
+ * columns and box_rows rows. The L2 cache is asked for no more than that: of weights evicted first
+ * the rest would be gone before its turn came. */
 static witan_status_t encode_map(encode_t encode, wtn_tensor_map_t *map, witan_dtype_t dtype,
                                  const void *base, int64_t rows, int64_t columns, int64_t stride,
                                  uint32_t box_rows)
@@ -193,7 +194,7 @@ static witan_status_t encode_map(encode_t encode, wtn_tensor_map_t *map, witan_d
                   dtype == WITAN_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
                                       : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
                   2, (void *)base, sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                  CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                  CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
                   CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (code != CUDA_SUCCESS) {
         return WTN_ERROR(WITAN_E_INTERNAL,
