@@ -52,9 +52,11 @@ typedef enum form_kind {
     FORM_LIGHT = FORM_HALF /* the first of them */
 } form_kind_t;
 
-/* Shared memory: barriers and tiles told, RING_AT bytes; stages; for each warp that stores, 16 rows
- * of turn_columns columns. A row of one chunk more keeps rows apart in banks. */
+/* Shared memory: barriers and tiles told; from TURN_AT on, first the row counts (survey_take), then
+ * 16 rows of turn_columns columns for each warp that stores; stages. A row of one chunk more keeps
+ * rows apart in banks. */
 #define TURN_AT 768u
+#define SURVEY  1024u /* experts whose row counts are read at a time */
 
 /* A form as a type, so that all its numbers are the compiler's. */
 template <uint32_t form_rows, uint32_t form_columns, uint32_t form_atoms, uint32_t form_stages,
@@ -74,6 +76,7 @@ struct form {
     static constexpr uint32_t ring_at = (TURN_AT + turn_count * turn_bytes + 1023) / 1024 * 1024;
     static constexpr uint32_t bytes   = ring_at + stages * stage_bytes;
 
+    static_assert(turn_count * turn_bytes > SURVEY * sizeof(uint32_t), "row counts");
     /* The matrix units read 64 rows. Of a form of fewer the others are whatever follows in the
      * stage: no row's sum depends on another row. */
     static_assert((atoms - 1) * rows * 128 + 64 * 128 <= stage_bytes, "64 rows of the last of A");
@@ -154,7 +157,7 @@ typedef struct survey {
     window_t window; /* the first */
 } survey_t;
 
-#define SURVEY (8 * WINDOW) /* experts at a time */
+static_assert(SURVEY % WINDOW == 0, "whole windows");
 
 WTN_DEVICE void survey_add(survey_t &s, const window_t &w)
 {
