@@ -167,7 +167,7 @@ static void *poisoned(witan_layer_t *layer, const run_t *run, const block_t *blo
     ck_ok(witan_layer_query(&group, info->rank, info->size, &asked, config, &sizes));
     config->workspace_bytes =
         run->place == &run_on_host ? WORKSPACE_BYTES : (size_t)sizes.plan_bytes;
-    bytes                   = malloc(config->workspace_bytes);
+    bytes = malloc(config->workspace_bytes);
     memset(bytes, 0xff, config->workspace_bytes);
     memory = placed(layer, bytes, config->workspace_bytes);
     free(bytes);
@@ -260,7 +260,7 @@ void result_free(result_t *result)
 }
 
 void run_assert_equal_routing(const block_t *block, const run_t *run, const result_t *a,
-                          const result_t *b)
+                              const result_t *b)
 {
     size_t routed = (size_t)(run->token_count * block->config.topk);
 
@@ -268,7 +268,8 @@ void run_assert_equal_routing(const block_t *block, const run_t *run, const resu
     ck_assert_mem_eq(a->weights, b->weights, routed * sizeof(float));
 }
 
-void run_assert_equal_bits(const block_t *block, const run_t *run, const result_t *a, const result_t *b)
+void run_assert_equal_bits(const block_t *block, const run_t *run, const result_t *a,
+                           const result_t *b)
 {
     size_t row = (size_t)block->config.hidden_size * witan_dtype_bytes(block->config.dtype);
 
