@@ -83,8 +83,8 @@ typedef struct wtn_cuda_gemm {
     /* NULL: 0 bytes. Shared by up and down. */
     size_t (*workspace_bytes)(const wtn_cuda_weights_t *up, const wtn_cuda_weights_t *down,
                               int64_t row_count_max);
-    /* Queued on args->stream, down next after up with the same row_begin, which it may read while up
-     * still runs; neither waits nor allocates unless `waits`. */
+    /* Queued on args->stream, down next after up with the same row_begin, which it may read while
+     * up still runs; neither waits nor allocates unless `waits`. */
     witan_status_t (*up)(void *state, const wtn_cuda_gemm_args_t *args);
     witan_status_t (*down)(void *state, const wtn_cuda_gemm_args_t *args);
     bool    waits;        /* up waits once for the device's row counts: not for stream capture */
