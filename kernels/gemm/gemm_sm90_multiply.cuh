@@ -204,11 +204,13 @@ WTN_DEVICE void store_turned(const gemm_params_t &p, uint32_t to, uint32_t colum
     }
     wtn_sync_warp();
     if (p.out_aligned) {
-        uint32_t c = wtn_lane() % 16 * 8;
+        constexpr uint32_t chunks = form::turn_columns / 8; /* of a row: a lane's each */
+
+        uint32_t c = wtn_lane() % chunks * 8;
 
 #pragma unroll
-        for (uint32_t i = 0; i < 16; i += 2) {
-            uint32_t    r    = i + wtn_lane() / 16;
+        for (uint32_t i = 0; i < 16; i += 32 / chunks) {
+            uint32_t    r    = i + wtn_lane() / chunks;
             uint32_t    row  = wtn_shuffle(to, r);
             wtn_vec16_t part = *(const wtn_vec16_t *)(turn + r * form::turn_stride + c * 2);
 
