@@ -220,8 +220,8 @@ witan_status_t wtn_layout_make(wtn_layout_t *layout, const witan_layer_config_t 
     WTN_TRY(list_nodes(layout, nodes));
     make_specs(layout);
     if (wtn_layout_weight_bytes(layout) < 0) {
-        status = WTN_ERROR(WITAN_E_CONFIG, "layer: weights of this rank: 64 bits do not hold their "
-                                           "size");
+        status =
+            WTN_ERROR(WITAN_E_CONFIG, "layer: weights of this rank: more bytes than 64 bits count");
         goto fail;
     }
     return WITAN_OK;
