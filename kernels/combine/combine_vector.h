@@ -17,9 +17,7 @@ INLINE void *at(const void *array, witan_dtype_t dtype, int64_t index)
     return (void *)((uintptr_t)array + (uintptr_t)index * (dtype == WITAN_F32 ? 4 : 2));
 }
 
-/* The row in the same slot of the next token, to be fetched ahead; `row` itself where there is
- * none.
- */
+/* The row in the same slot of the next token, to be fetched ahead; `row` where there is none. */
 INLINE int64_t row_ahead(const wtn_combine_args_t *args, int64_t slot, int64_t row)
 {
     const int64_t next = slot + args->slot_count;
