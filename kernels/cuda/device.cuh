@@ -256,6 +256,37 @@ WTN_DEVICE int64_t wtn_load64_device(const int64_t *from)
     asm volatile("ld.relaxed.gpu.global.s64 %0, [%1];" : "=l"(value) : "l"(from));
     return value;
 }
+/* atom.relaxed.gpu.add.u32 of 1 by lane 0, which goes on until it needs the answer: the 1 is told
+ * as %laneid + 1, as of a number it knows the assembler makes a sum of the warp's and waits for it.
+ */
+WTN_DEVICE uint32_t wtn_count_device(uint32_t *to)
+{
+    uint32_t before;
+
+    asm volatile("{\n\t"
+                 ".reg .u32 one;\n\t"
+                 "mov.u32 one, %%laneid;\n\t"
+                 "add.u32 one, one, 1;\n\t"
+                 "atom.relaxed.gpu.global.add.u32 %0, [%1], one;\n\t"
+                 "}"
+                 : "=r"(before)
+                 : "l"(to)
+                 : "memory");
+    return before;
+}
+/* Between the blocks of a grid: what the adding thread wrote before, and what it saw others write,
+ * is seen by who loads the sum afterwards. */
+WTN_DEVICE uint32_t wtn_load_acquire_device(const uint32_t *from) /* ld.acquire.gpu.u32 */
+{
+    uint32_t value;
+
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
+    return value;
+}
+WTN_DEVICE void wtn_add_release_device(uint32_t *to, uint32_t value) /* red.release.gpu.add.u32 */
+{
+    asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
+}
 /* Between GPUs and with the host: .sys scope */
 WTN_DEVICE uint64_t wtn_load_acquire_system(const uint64_t *from) /* ld.acquire.sys.u64 */
 {

@@ -56,6 +56,7 @@ static size_t carve(run_t *run, void *base, const wtn_ffn_spec_t *spec,
     run->sort.row_begin       = wtn_carve(&carver, (size_t)spec->expert_count + 1, sizeof(int64_t));
     run->sort.sorted_in       = wtn_carve(&carver, rows, sizeof(int64_t));
     run->sort.sorted_out      = wtn_carve(&carver, rows, sizeof(int64_t));
+    run->sort.counters = wtn_carve(&carver, (size_t)spec->expert_count + 1, sizeof(uint32_t));
     if (shape->Hp != shape->H) {
         run->x = wtn_cuda_carve_rows(&carver, rows, (size_t)shape->Hp * shape->element);
     }
@@ -178,19 +179,18 @@ static witan_status_t sort_rows(const wtn_ffn_t *ffn, const wtn_ffn_args_t *args
     const wtn_cuda_ffn_shape_t *s = &ffn->shape;
     witan_status_t              status;
 
-    up->a_index     = args->row_in;
-    down->out_index = args->row_out;
+    up->a_index            = args->row_in;
+    down->out_index        = args->row_out;
+    run->sort.row_expert   = args->row_expert;
+    run->sort.row_count    = args->row_count;
+    run->sort.expert_count = ffn->spec.expert_count;
+    run->sort.row_in       = args->row_in;
+    run->sort.row_out      = args->row_out;
+    run->sort.row_counts   = args->expert_row_counts;
+    run->sort.stream       = args->stream;
     if (args->row_expert == NULL) {
-        WTN_TRY(wtn_cuda_first_expert(args->row_count, ffn->spec.expert_count, run->sort.row_begin,
-                                      args->expert_row_counts, args->stream));
+        WTN_TRY(wtn_cuda_first_expert(&run->sort));
     } else {
-        run->sort.row_expert   = args->row_expert;
-        run->sort.row_count    = args->row_count;
-        run->sort.expert_count = ffn->spec.expert_count;
-        run->sort.row_in       = args->row_in;
-        run->sort.row_out      = args->row_out;
-        run->sort.row_counts   = args->expert_row_counts;
-        run->sort.stream       = args->stream;
         WTN_TRY(wtn_cuda_sort(&run->sort));
         up->a_index     = run->sort.sorted_in;
         down->out_index = run->sort.sorted_out;
@@ -222,6 +222,12 @@ static witan_status_t multiply(const wtn_ffn_t *ffn, const wtn_cuda_gemm_args_t 
     pthread_mutex_t *mutex = (pthread_mutex_t *)(uintptr_t)&ffn->mutex;
     witan_status_t   status;
 
+    if (ffn->gemm->pair != NULL && ffn->gemm->takes_pair(ffn->state, up)) {
+        wtn_cuda_range_push("witan up, down");
+        status = ffn->gemm->pair(ffn->state, up, down);
+        wtn_cuda_range_pop();
+        return status;
+    }
     if (ffn->gemm->waits) {
         (void)pthread_mutex_lock(mutex);
     }
@@ -252,6 +258,7 @@ static witan_status_t run_rows(const wtn_ffn_t *ffn, const wtn_ffn_args_t *args,
                                         .out_stride    = s->Ip,
                                         .column_count  = s->I,
                                         .workspace     = run->gemm,
+                                        .counters      = run->sort.counters,
                                         .sm_reserved   = args->sm_reserved,
                                         .stream        = args->stream,
                                         .poll          = args->poll,

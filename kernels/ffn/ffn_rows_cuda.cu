@@ -34,8 +34,9 @@ WTN_KERNEL(THREADS, 1) pad_kernel(WTN_PARAMS(pad_params_t, p))
 }
 
 struct first_params_t {
-    int64_t *row_begin, *counts;
-    int64_t  row_count, expert_count;
+    int64_t  *row_begin, *row_counts;
+    uint32_t *counters;
+    int64_t   row_count, expert_count;
 };
 
 WTN_KERNEL(THREADS, 1) first_kernel(WTN_PARAMS(first_params_t, p))
@@ -46,8 +47,9 @@ WTN_KERNEL(THREADS, 1) first_kernel(WTN_PARAMS(first_params_t, p))
     wtn_grid_wait();
     if (e <= p.expert_count) {
         p.row_begin[e] = e == 0 ? 0 : p.row_count;
-        if (p.counts != nullptr && e < p.expert_count) {
-            p.counts[e] = e == 0 ? p.row_count : 0;
+        p.counters[e]  = 0;
+        if (p.row_counts != nullptr && e < p.expert_count) {
+            p.row_counts[e] = e == 0 ? p.row_count : 0;
         }
     }
 }
@@ -70,15 +72,15 @@ extern "C" witan_status_t wtn_cuda_pad_rows(const wtn_cuda_pad_args_t *args)
     return wtn_launch_early(&launch, pad_kernel, &params);
 }
 
-extern "C" witan_status_t wtn_cuda_first_expert(int64_t row_count, int32_t expert_count,
-                                                int64_t *row_begin, int64_t *counts, void *stream)
+extern "C" witan_status_t wtn_cuda_first_expert(const wtn_sort_args_t *sort)
 {
-    const first_params_t params = {row_begin, counts, row_count, expert_count};
+    const first_params_t params = {sort->row_begin, sort->row_counts, sort->counters,
+                                   sort->row_count, sort->expert_count};
     wtn_launch_t         launch = {};
 
     launch.name    = "first expert";
-    launch.blocks  = (uint32_t)expert_count / THREADS + 1;
+    launch.blocks  = (uint32_t)sort->expert_count / THREADS + 1;
     launch.threads = THREADS;
-    launch.stream  = stream;
+    launch.stream  = sort->stream;
     return wtn_launch_early(&launch, first_kernel, &params);
 }

@@ -7,6 +7,8 @@
 
 #include <witan/status.h>
 
+#include "kernels/sort/sort.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -26,10 +28,8 @@ typedef struct wtn_cuda_pad_args {
 
 witan_status_t wtn_cuda_pad_rows(const wtn_cuda_pad_args_t *args);
 
-/* row_begin for rows that are all of expert 0: {0, row_count, row_count, ...}; counts
- * [expert_count] likewise, if not NULL. */
-witan_status_t wtn_cuda_first_expert(int64_t row_count, int32_t expert_count, int64_t *row_begin,
-                                     int64_t *counts, void *stream);
+/* What wtn_cuda_sort does to row_begin, row_counts and counters where all rows are of expert 0. */
+witan_status_t wtn_cuda_first_expert(const wtn_sort_args_t *sort);
 
 #ifdef __cplusplus
 }

@@ -67,9 +67,10 @@ typedef struct wtn_cuda_gemm_args {
     int64_t        column_count; /* up: columns of h that exist; down: N */
     const int64_t *out_index;    /* down: output row of sorted row i; NULL: i. up: NULL */
 
-    void   *workspace; /* workspace_bytes() of it */
-    int32_t sm_reserved;
-    void   *stream;
+    void     *workspace; /* workspace_bytes() of it */
+    uint32_t *counters;  /* for pair: [expert_count + 1], 0 when it begins; it leaves any numbers */
+    int32_t   sm_reserved;
+    void     *stream;
     void (*poll)(void *context); /* called by an executor while it waits; may be NULL */
     void *poll_context;
 } wtn_cuda_gemm_args_t;
@@ -89,6 +90,10 @@ typedef struct wtn_cuda_gemm {
     witan_status_t (*down)(void *state, const wtn_cuda_gemm_args_t *args);
     bool    waits;        /* up waits once for the device's row counts: not for stream capture */
     int32_t few_rows_max; /* average rows of an expert up to which few_rows is the faster form */
+    /* NULL or, where takes_pair says so of the arguments of up, both in one kernel. */
+    bool (*takes_pair)(void *state, const wtn_cuda_gemm_args_t *up);
+    witan_status_t (*pair)(void *state, const wtn_cuda_gemm_args_t *up,
+                           const wtn_cuda_gemm_args_t *down);
 } wtn_cuda_gemm_t;
 
 extern const wtn_cuda_gemm_t wtn_cuda_gemm_cublas; /* gemm_cublas_cuda.c: F32, F16, BF16 */

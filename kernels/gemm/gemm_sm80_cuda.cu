@@ -344,4 +344,6 @@ extern "C" const wtn_cuda_gemm_t wtn_cuda_gemm_sm80 = {
     run,
     run,
     /* waits */ false,
-    /* few_rows_max */ 32};
+    /* few_rows_max */ 32,
+    /* takes_pair, pair */ NULL,
+    NULL};

@@ -1,5 +1,5 @@
-/* Grouped GEMM for Hopper (sm_90a): one persistent kernel for up and one for down, each full or
- * light (gemm_sm90_tiles.cuh).
+/* Grouped GEMM for Hopper (sm_90a): one persistent kernel for up and one for down, or one for both
+ * where rows are few (gemm_sm90_pair.cuh).
  *
  * A block is a warpgroup that brings tiles of A and B into a ring of stages and one or two that
  * multiply. B, the weights, comes by the tensor copy engine out of one map of all experts; A too
@@ -16,7 +16,7 @@
 #include "core/error.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/gemm/gemm_cuda.h"
-#include "kernels/gemm/gemm_sm90_multiply.cuh"
+#include "kernels/gemm/gemm_sm90_pair.cuh"
 
 #if WTN_HAS_SM90A
 
@@ -30,20 +30,6 @@ WTN_DEVICE uint32_t form_releases(uint32_t kind)
 #undef FORM_CASE
     default:
         return 0;
-    }
-}
-
-/* A stage is full when told of by who brings weights and by who brings rows; empty when all warps
- * have released it that multiply what is in it. */
-WTN_DEVICE void init_barriers(wtn_saddr_t shared, uint32_t releases)
-{
-    if (wtn_thread() == 0) {
-        for (uint32_t i = 0; i < STAGES_MAX; i++) {
-            wtn_mbarrier_init(barrier_full(shared, i), 2);
-            wtn_mbarrier_init(barrier_empty(shared, i), releases);
-            wtn_mbarrier_init(barrier_landed(shared, i), GATHERING_WARPS * 32);
-        }
-        wtn_mbarrier_fence_init();
     }
 }
 
@@ -115,50 +101,6 @@ full_kernel(WTN_PARAMS(gemm_params_t, p))
 #endif
 }
 
-/* All that needs no row counts is done before the kernel before this one has ended. */
-template <bool bf16, bool up>
-WTN_KERNEL(LIGHT_THREADS, 2)
-light_kernel(WTN_PARAMS(gemm_params_t, p))
-{
-#if WTN_HAS_SM90A
-    char    *memory = wtn_shared();
-    uint32_t kind   = p.forced;
-    survey_t survey;
-
-    init_barriers(wtn_shared_address(memory), 4);
-    if (wtn_thread() == 0) {
-        wtn_tensor_prefetch(&p.w_narrow);
-        wtn_tensor_prefetch(&p.w_slim);
-        if (!p.gathers) {
-            wtn_tensor_prefetch(&p.a_few);
-        }
-    }
-    wait_before_survey<up>();
-    survey = survey_take(p.row_begin, p.expert_count, (uint32_t *)(memory + TURN_AT));
-    if (kind == FORM_COUNT) {
-        kind = light_choose(survey, p.N);
-    }
-    wtn_sync_block(); /* the survey's memory is free */
-    wait_after_survey<up>();
-    switch (kind) {
-#define FORM_CASE(name, text, ...)                                          \
-    case FORM_##name:                                                       \
-        if (wtn_warp() < LOADING_WARPS) {                                   \
-            load<form<__VA_ARGS__>>(p, survey, memory);                     \
-        } else {                                                            \
-            multiply_tiles<bf16, up, form<__VA_ARGS__>>(p, survey, memory); \
-        }                                                                   \
-        break;
-        WTN_FORM_LIGHT_LIST(FORM_CASE)
-#undef FORM_CASE
-    default:
-        break;
-    }
-#else
-    (void)p;
-#endif
-}
-
 /* ---- host ---- */
 
 typedef CUresult (*encode_t)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *,
@@ -174,7 +116,6 @@ typedef struct matrix_maps {
 typedef struct sm90_state {
     encode_t      encode;
     matrix_maps_t up, down;
-    int64_t       N_most; /* of both */
 } sm90_state_t;
 
 /* A map of `rows` rows of `columns` 16-bit numbers, `stride` bytes apart, read in boxes of ATOM
@@ -259,7 +200,6 @@ static witan_status_t sm90_prepare(void **out, const wtn_cuda_weights_t *up,
         goto fail;
     }
     state->encode = (encode_t)encode;
-    state->N_most = up->N > down->N ? up->N : down->N;
     WTN_TRY(encode_weights(state->encode, &state->up, up));
     WTN_TRY(encode_weights(state->encode, &state->down, down));
     *out = state;
@@ -270,64 +210,23 @@ fail:
     return status;
 }
 
-/* How A is read: by maps where its rows lie side by side. */
-static witan_status_t fill_a(const sm90_state_t *state, const wtn_cuda_gemm_args_t *args,
-                             gemm_params_t *p)
-{
-    const wtn_cuda_weights_t *w    = args->weights;
-    int64_t                   rows = args->row_count_max;
-    witan_status_t            status;
-
-    p->a        = (const char *)args->a;
-    p->a_index  = args->a_index;
-    p->a_stride = (uint32_t)(args->a_stride * 2);
-    p->gathers  = args->a_index != NULL || rows > INT32_MAX;
-    if (!p->gathers) {
-        WTN_TRY(encode_map(state->encode, &p->a_many, w->dtype, args->a, rows, w->K, p->a_stride,
-                           MANY_ROWS));
-        WTN_TRY(encode_map(state->encode, &p->a_few, w->dtype, args->a, rows, w->K, p->a_stride,
-                           FEW_ROWS));
-    }
-    return WITAN_OK;
-
-fail:
-    return status;
-}
-
 static uint32_t form_forced = FORM_COUNT; /* for measurements only */
 
-/* The light forms are faster, on an H200, where there are at most four tiles for a block: its
- * beginning and end then count for more than what is in flight. One answer for up and down: where
- * full blocks leave multiprocessors one by one, two light ones would crowd on the first. */
-static bool takes_light(const sm90_state_t *state, const wtn_cuda_gemm_args_t *args, int64_t blocks)
+/* All but the maps of A. */
+static gemm_params_t params_of(const sm90_state_t *state, const wtn_cuda_gemm_args_t *args)
 {
-    int64_t rows    = args->row_count_max;
-    int64_t experts = args->weights->expert_count;
-    int64_t tiles   = (rows < experts ? rows : experts) * ((state->N_most + 127) / 128);
+    const wtn_cuda_weights_t *w    = args->weights;
+    bool                      up   = args->activation != NULL;
+    const matrix_maps_t      *maps = up ? &state->up : &state->down;
+    gemm_params_t             p    = {};
 
-    if (form_forced != FORM_COUNT) {
-        return form_forced >= FORM_LIGHT;
-    }
-    return rows <= 4 * experts && tiles <= 4 * blocks;
-}
-
-static witan_status_t sm90_queue(const sm90_state_t *state, const wtn_cuda_gemm_args_t *args)
-{
-    const wtn_cuda_weights_t *w      = args->weights;
-    bool                      up     = args->activation != NULL;
-    const matrix_maps_t      *maps   = up ? &state->up : &state->down;
-    gemm_params_t             p      = {};
-    wtn_launch_t              launch = {};
-    witan_status_t            status;
-
-    if (args->row_count_max == 0) {
-        return WITAN_OK;
-    }
-    WTN_TRY(fill_a(state, args, &p));
     p.w_wide       = maps->wide;
     p.w_narrow     = maps->narrow;
     p.w_slim       = maps->slim;
     p.wide         = maps->wide_columns;
+    p.a            = (const char *)args->a;
+    p.a_index      = args->a_index;
+    p.a_stride     = (uint32_t)(args->a_stride * 2);
     p.row_begin    = args->row_begin;
     p.bias         = w->bias;
     p.out          = (char *)args->out;
@@ -347,26 +246,56 @@ static witan_status_t sm90_queue(const sm90_state_t *state, const wtn_cuda_gemm_
     if (up) {
         p.activation = *args->activation;
     }
+    return p;
+}
 
-    launch.name   = up ? "gemm sm_90a up" : "gemm sm_90a down";
-    launch.stream = args->stream;
-    launch.blocks = (uint32_t)wtn_cuda_sm_count(args->sm_reserved);
-    launch.blocks = launch.blocks > 0 ? launch.blocks : 1;
-    if (takes_light(state, args, launch.blocks)) {
-        launch.threads      = LIGHT_THREADS;
-        launch.shared_bytes = light_bytes();
-        if (w->dtype == WITAN_BF16) {
-            return wtn_launch_early(&launch,
-                                    up ? light_kernel<true, true> : light_kernel<true, false>, &p);
-        }
-        return wtn_launch_early(&launch,
-                                up ? light_kernel<false, true> : light_kernel<false, false>, &p);
+/* A is read by maps where its rows lie side by side. */
+static witan_status_t encode_a(const sm90_state_t *state, const wtn_cuda_gemm_args_t *args,
+                               gemm_params_t *p)
+{
+    const wtn_cuda_weights_t *w    = args->weights;
+    int64_t                   rows = args->row_count_max;
+    witan_status_t            status;
+
+    p->gathers = args->a_index != NULL || rows > INT32_MAX;
+    if (!p->gathers) {
+        WTN_TRY(encode_map(state->encode, &p->a_many, w->dtype, args->a, rows, w->K, p->a_stride,
+                           MANY_ROWS));
+        WTN_TRY(encode_map(state->encode, &p->a_few, w->dtype, args->a, rows, w->K, p->a_stride,
+                           FEW_ROWS));
     }
-    launch.blocks       = launch.blocks / WTN_FORM_CLUSTER;
+    return WITAN_OK;
+
+fail:
+    return status;
+}
+
+static uint32_t block_count(const wtn_cuda_gemm_args_t *args)
+{
+    int32_t count = wtn_cuda_sm_count(args->sm_reserved);
+
+    return count > 0 ? (uint32_t)count : 1;
+}
+
+static witan_status_t sm90_run(void *state, const wtn_cuda_gemm_args_t *args)
+{
+    bool           up     = args->activation != NULL;
+    wtn_launch_t   launch = {};
+    gemm_params_t  p;
+    witan_status_t status;
+
+    if (args->row_count_max == 0) {
+        return WITAN_OK;
+    }
+    p = params_of((const sm90_state_t *)state, args);
+    WTN_TRY(encode_a((const sm90_state_t *)state, args, &p));
+    launch.name         = up ? "gemm sm_90a up" : "gemm sm_90a down";
+    launch.stream       = args->stream;
+    launch.blocks       = block_count(args) / WTN_FORM_CLUSTER;
     launch.blocks       = (launch.blocks > 0 ? launch.blocks : 1) * WTN_FORM_CLUSTER;
     launch.threads      = FULL_THREADS;
     launch.shared_bytes = full_bytes();
-    if (w->dtype == WITAN_BF16) {
+    if (args->weights->dtype == WITAN_BF16) {
         return wtn_launch_early(&launch, up ? full_kernel<true, true> : full_kernel<true, false>,
                                 &p);
     }
@@ -376,11 +305,37 @@ fail:
     return status;
 }
 
-static witan_status_t sm90_run(void *state, const wtn_cuda_gemm_args_t *args)
+/* One kernel is faster, on an H200, where experts have up to 16 rows each. */
+static bool sm90_takes_pair(void *state, const wtn_cuda_gemm_args_t *up)
 {
-    return sm90_queue((const sm90_state_t *)state, args);
+    (void)state;
+    if (form_forced != FORM_COUNT) {
+        return form_forced >= FORM_LIGHT;
+    }
+    return up->row_count_max <= 8 * (int64_t)up->weights->expert_count;
+}
+
+static witan_status_t sm90_pair(void *state, const wtn_cuda_gemm_args_t *up,
+                                const wtn_cuda_gemm_args_t *down)
+{
+    wtn_launch_t  launch = {};
+    pair_params_t p;
+
+    if (up->row_count_max == 0) {
+        return WITAN_OK;
+    }
+    p.up                = params_of((const sm90_state_t *)state, up);
+    p.down              = params_of((const sm90_state_t *)state, down);
+    p.counters          = up->counters;
+    launch.name         = "gemm sm_90a up, down";
+    launch.stream       = up->stream;
+    launch.blocks       = block_count(up);
+    launch.threads      = PAIR_THREADS;
+    launch.shared_bytes = light_bytes();
+    return wtn_launch_early(
+        &launch, up->weights->dtype == WITAN_BF16 ? pair_kernel<true> : pair_kernel<false>, &p);
 }
 
 extern "C" const wtn_cuda_gemm_t wtn_cuda_gemm_sm90 = {
-    sm90_prepare, sm90_release, NULL, sm90_run, sm90_run, false, 64,
+    sm90_prepare, sm90_release, NULL, sm90_run, sm90_run, false, 64, sm90_takes_pair, sm90_pair,
 };

@@ -11,7 +11,6 @@
 #define LOADING_WARPS   4u
 #define GATHERING_WARPS 2u
 #define FULL_THREADS    ((LOADING_WARPS + 8) * 32)
-#define LIGHT_THREADS   ((LOADING_WARPS + 4) * 32)
 #define STAGES_MAX      10u
 #define TILES_MAX       16u  /* more than stages and one: tiles told and not yet begun */
 #define ATOM            64u  /* columns of K in a swizzled row */
@@ -78,6 +77,20 @@ WTN_DEVICE wtn_saddr_t barrier_landed(wtn_saddr_t shared, uint32_t stage)
 {
     return shared + (2 * STAGES_MAX + stage) * 8;
 }
+/* A stage is full when told of by who brings weights and by who brings rows; empty when all warps
+ * have released it that multiply what is in it. */
+WTN_DEVICE void init_barriers(wtn_saddr_t shared, uint32_t releases)
+{
+    if (wtn_thread() == 0) {
+        for (uint32_t i = 0; i < STAGES_MAX; i++) {
+            wtn_mbarrier_init(barrier_full(shared, i), 2);
+            wtn_mbarrier_init(barrier_empty(shared, i), releases);
+            wtn_mbarrier_init(barrier_landed(shared, i), GATHERING_WARPS * 32);
+        }
+        wtn_mbarrier_fence_init();
+    }
+}
+
 static_assert(sizeof(tile_t) <= 32, "a slot");
 
 WTN_DEVICE tile_t *tile_slot(char *memory, uint32_t number)
@@ -323,12 +336,9 @@ WTN_DEVICE void gather_tiles(const gemm_params_t &p, const survey_t &survey, uin
 
 /* Copies by cp.async belong to the generic proxy: one lane sees them land and fences for all. In
  * the gathering warps the fence would wait for the copies of later stages, too. */
-template <typename form>
-WTN_DEVICE void hand_over(const gemm_params_t &p, uint32_t count, wtn_saddr_t shared)
+template <typename form> WTN_DEVICE void hand_over(uint64_t steps, wtn_saddr_t shared, ring_t &ring)
 {
-    ring_t ring = {0, 0};
-
-    for (uint64_t left = (uint64_t)count * step_count<form>(p); left > 0; left--) {
+    for (uint64_t left = steps; left > 0; left--) {
         wtn_mbarrier_wait(barrier_landed(shared, ring.stage), ring.parity);
         wtn_fence_async();
         wtn_mbarrier_arrive(barrier_full(shared, ring.stage));
@@ -340,6 +350,7 @@ template <typename form>
 WTN_DEVICE void load(const gemm_params_t &p, const survey_t &survey, char *memory)
 {
     uint32_t count = walk_count<form>(survey, p.N);
+    ring_t   ring  = {0, 0};
 
     if (wtn_warp() == 0) {
         load_tiles<form, true>(p, survey, count, memory);
@@ -348,7 +359,7 @@ WTN_DEVICE void load(const gemm_params_t &p, const survey_t &survey, char *memor
     } else if (p.gathers && wtn_warp() <= GATHERING_WARPS) {
         gather_tiles<form>(p, survey, count, wtn_shared_address(memory));
     } else if (p.gathers && wtn_elect()) {
-        hand_over<form>(p, count, wtn_shared_address(memory));
+        hand_over<form>((uint64_t)count * step_count<form>(p), wtn_shared_address(memory), ring);
     }
     wtn_sync_warp();
 }

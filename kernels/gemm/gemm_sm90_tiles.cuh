@@ -17,9 +17,9 @@
  * weights past few rows, 128 KB of them in flight: BROAD where gathered rows are so many that
  * bringing them for every 128 columns is felt.
  *
- * Two blocks of the light ones fit on a multiprocessor, though a product has one for each: the
- * second is the next product's, its first weights on their way before this one ends. They are for
- * few tiles: STRIPs for up to 16 rows, as narrow as deals them out evenly, HALF for more. */
+ * The light ones do up and down in one kernel (gemm_sm90_pair.cuh): STRIPs for up to 16 rows, as
+ * narrow as deals them out evenly, HALF for more. Two blocks fit on a multiprocessor, though the
+ * kernel has one for each: the second is the next kernel's, ready when this one ends. */
 #ifdef WTN_EMULATOR /* has clusters of one block */
 #define WTN_FORM_PAIR 1
 #endif
@@ -32,10 +32,9 @@
     X(MIDDLE, middle, 128, 128, 1, 6, WTN_FORM_PAIR, 1, 2)   \
     X(BROAD, broad, 64, 256, 1, 4, 1, 1, 2)                  \
     X(FEW, few, 64, 128, 1, 8, 1, 1, 2)
-#define WTN_FORM_LIGHT_LIST(X)                    \
-    X(HALF, half, 64, 128, 1, 4, 1, 1, 1)         \
-    X(STRIP128, strip128, 16, 128, 1, 6, 1, 1, 1) \
-    X(STRIP64, strip64, 16, 64, 1, 10, 1, 1, 1)   \
+#define WTN_FORM_LIGHT_LIST(X)                  \
+    X(HALF, half, 64, 64, 1, 6, 1, 1, 1)        \
+    X(STRIP64, strip64, 16, 64, 1, 10, 1, 1, 1) \
     X(STRIP32, strip32, 16, 32, 2, 9, 1, 1, 1)
 #define WTN_FORM_LIST(X)  \
     WTN_FORM_FULL_LIST(X) \
@@ -65,11 +64,10 @@ struct form {
     static constexpr uint32_t rows = form_rows, columns = form_columns, atoms = form_atoms,
                               stages = form_stages, pair = form_pair, groups = form_groups,
                               turns = form_turns;
-    static constexpr bool light     = groups * turns == 1;
 
     static constexpr uint32_t stage_bytes  = (rows + columns) * atoms * 128;
     static constexpr bool     bulk         = turns > 1; /* how rows are stored */
-    static constexpr uint32_t turn_columns = light && rows == 64 ? 64 : 128;
+    static constexpr uint32_t turn_columns = rows == 64 && columns == 64 ? 64 : 128;
     static constexpr uint32_t turn_stride  = turn_columns * 2 + 16;
     static constexpr uint32_t turn_bytes   = 16 * turn_stride;
     static constexpr uint32_t turn_count   = rows < 64 ? 1 : 4 * groups * turns;
@@ -237,25 +235,6 @@ WTN_DEVICE uint32_t full_choose(const survey_t &s, uint32_t N, uint32_t K, uint3
     return wide == 240 ? FORM_WIDE240 : FORM_WIDE;
 }
 
-/* What the busiest block brings, in columns; a tile's end counts as 4. */
-WTN_DEVICE uint32_t strip_cost(const survey_t &s, uint32_t N, uint32_t columns)
-{
-    return divide_up(s.blocks16 * divide_up(N, columns), wtn_block_count()) * (columns + 4);
-}
-WTN_DEVICE uint32_t light_choose(const survey_t &s, uint32_t N)
-{
-    uint32_t of128 = strip_cost(s, N, 128), of64 = strip_cost(s, N, 64);
-    uint32_t of32 = strip_cost(s, N, 32);
-
-    if (s.most > 16) {
-        return FORM_HALF;
-    }
-    if (of128 <= of64 && of128 <= of32) {
-        return FORM_STRIP128;
-    }
-    return of64 <= of32 ? FORM_STRIP64 : FORM_STRIP32;
-}
-
 /* One tile: `rows` sorted rows from `row` of `expert`, columns from `column`. Where the blocks of a
  * pair find none for the second, it gets one of no rows and no columns. */
 typedef struct tile {
@@ -363,14 +342,11 @@ template <typename form> WTN_DEVICE tile_t walk_expert(const walk_t &w, uint32_t
     return tile;
 }
 
-/* The tile of block `rank` in unit `index`, which exists and ascends from call to call. */
-template <typename form> WTN_DEVICE tile_t walk_find(walk_t &w, uint32_t index, uint32_t rank)
+/* Move on to the window of unit `index`, which exists and ascends from call to call; its number
+ * there. */
+template <typename form> WTN_DEVICE uint32_t walk_window(walk_t &w, uint32_t index)
 {
-    constexpr uint32_t most = WTN_FORM_GROUP / form::pair;
-
     uint32_t total = wtn_shuffle(w.lane_sum, 31);
-    uint32_t blocks, local, block, group, width;
-    tile_t   tile;
 
     while (index - w.before >= total && w.first < w.expert_count) {
         w.first += WINDOW;
@@ -379,9 +355,18 @@ template <typename form> WTN_DEVICE tile_t walk_find(walk_t &w, uint32_t index, 
         walk_enter<form>(w);
         total = wtn_shuffle(w.lane_sum, 31);
     }
-    local  = index - w.before;
-    tile   = walk_expert<form>(w, local);
-    blocks = divide_up(tile.rows, form::rows);
+    return index - w.before;
+}
+
+/* The tile of block `rank` in unit `index`. */
+template <typename form> WTN_DEVICE tile_t walk_find(walk_t &w, uint32_t index, uint32_t rank)
+{
+    constexpr uint32_t most = WTN_FORM_GROUP / form::pair;
+
+    uint32_t local  = walk_window<form>(w, index);
+    tile_t   tile   = walk_expert<form>(w, local);
+    uint32_t blocks = divide_up(tile.rows, form::rows);
+    uint32_t block, group, width;
 
     tile.shares = local < blocks / form::pair * w.column_tiles;
     if (tile.shares) {

@@ -26,9 +26,11 @@ typedef struct wtn_sort_args {
     int64_t *order;      /* [row_count] which row is at a place, ascending in an expert */
     int64_t *sorted_in;  /* [row_count] row_in[order[.]] */
     int64_t *sorted_out; /* [row_count] row_out[order[.]] */
-    void    *workspace;  /* not needed by the reference */
-    size_t   workspace_bytes;
-    void    *stream;
+    /* Set to 0 on the way, with row_begin: what the kernels that follow count in. */
+    uint32_t *counters;  /* [E + 1] */
+    void     *workspace; /* not needed by the reference */
+    size_t    workspace_bytes;
+    void     *stream;
 } wtn_sort_args_t;
 
 size_t wtn_sort_workspace_bytes(int64_t row_count_max, int32_t expert_count);

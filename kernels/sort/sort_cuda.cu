@@ -36,6 +36,7 @@ typedef struct sort_params {
     int64_t       *row_begin, *row_counts, *order, *sorted_in, *sorted_out;
     uint32_t      *count; /* [E][parts]: rows; then rows of earlier parts; then the next place */
     uint32_t      *total; /* [E]; then first place */
+    uint32_t      *counters;
     int64_t        row_count, part_rows;
     uint32_t       part_count, expert_count;
     bool           shared_counters;
@@ -146,12 +147,18 @@ WTN_DEVICE void tell_expert(const sort_params_t &p, uint32_t e, uint32_t begin, 
     if (p.row_counts != nullptr) {
         p.row_counts[e] = rows;
     }
+    if (p.counters != nullptr) {
+        p.counters[e] = 0;
+    }
 }
 
 WTN_DEVICE void tell_end(const sort_params_t &p, uint32_t rows)
 {
     if (wtn_thread() == 0 && p.row_begin != nullptr) {
         p.row_begin[p.expert_count] = rows;
+    }
+    if (wtn_thread() == 0 && p.counters != nullptr) {
+        p.counters[p.expert_count] = 0;
     }
 }
 
@@ -450,6 +457,7 @@ extern "C" witan_status_t wtn_cuda_sort(const wtn_sort_args_t *args)
     params.order           = args->order;
     params.sorted_in       = args->sorted_in;
     params.sorted_out      = args->sorted_out;
+    params.counters        = args->counters;
     params.row_count       = args->row_count;
     params.part_count      = (uint32_t)parts;
     params.part_rows       = (wtn_ceil_div(args->row_count, parts) + 31) / 32 * 32;

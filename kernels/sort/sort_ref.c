@@ -34,6 +34,9 @@ witan_status_t wtn_sort_ref(const wtn_sort_args_t *args)
             args->row_counts[e] = place - begin;
         }
     }
+    for (int32_t e = 0; e <= args->expert_count && args->counters != NULL; e++) {
+        args->counters[e] = 0;
+    }
     if (args->row_begin != NULL) {
         args->row_begin[args->expert_count] = place;
     }

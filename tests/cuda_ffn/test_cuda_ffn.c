@@ -39,7 +39,7 @@ START_TEST(test_cuda_ffn_nasty_shapes_match_reference)
     static const shape_t shapes[] = {
         {1, 1, 1, 1},    {1, 17, 2, 5},     {17, 1, 2, 5},    {17, 17, 3, 25},  {100, 100, 3, 9},
         {64, 48, 4, 40}, {136, 136, 2, 17}, {2880, 9, 2, 3},  {19, 2880, 2, 3}, {32, 32, 0, 0},
-        {32, 32, 3, 0},  {32, 8, 40, 50},   {264, 130, 1, 3}, {8, 0, 2, 5},
+        {32, 32, 3, 0},  {32, 8, 40, 50},   {264, 130, 1, 3}, {8, 0, 2, 5},     {24, 8, 1100, 90},
     };
 
     for (witan_dtype_t dtype = WITAN_F32; dtype <= WITAN_BF16; dtype++) {
@@ -465,56 +465,63 @@ static void cuda(cudaError_t code)
     ck_assert_msg(code == cudaSuccess, "%s", cudaGetErrorString(code));
 }
 
+static void check_replays(const wtn_tier_t *tier, shape_t shape, cudaStream_t stream)
+{
+    const size_t    row_bytes = (size_t)shape.H * 2, x_bytes = (size_t)shape.rows * row_bytes;
+    const size_t    list_bytes = (size_t)shape.rows * sizeof(int32_t);
+    const bool      waits      = tier->cuda_gemm[WITAN_BF16]->waits;
+    wtn_ffn_args_t  args       = {.row_count = shape.rows, .stream = stream};
+    cudaGraph_t     graph;
+    cudaGraphExec_t replay;
+    net_t           net;
+
+    net_create(&net, tier, WITAN_BF16, shape, &silu_gated, true);
+    args.workspace_bytes = wtn_backend_cuda.ffn_workspace_bytes(&net.spec, shape.rows, 0, 1);
+    args.workspace       = device_copy(NULL, args.workspace_bytes);
+    args.x               = device_copy(NULL, x_bytes);
+    args.out             = device_copy(NULL, x_bytes);
+    args.row_expert      = device_copy(NULL, list_bytes);
+    cuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    ck_assert_int_eq(wtn_backend_cuda.ffn_run(net.ffn, &args),
+                     waits ? WITAN_E_UNSUPPORTED : WITAN_OK);
+    cuda(cudaStreamEndCapture(stream, &graph));
+    cuda(cudaGraphInstantiate(&replay, graph, 0));
+    for (uint64_t seed = 1; seed <= 3 && !waits; seed++) {
+        void          *x    = data_tensor((size_t)(shape.rows * shape.H), WITAN_BF16, 1.0f, seed);
+        int32_t       *row  = spread(shape.rows, seed == 2 ? 1 : shape.experts, seed);
+        void          *out  = data_alloc(x_bytes);
+        wtn_ffn_args_t host = {.x = x, .row_count = shape.rows, .row_expert = row};
+
+        cuda(cudaMemcpy((void *)(uintptr_t)args.x, x, x_bytes, cudaMemcpyHostToDevice));
+        cuda(cudaMemcpy((void *)(uintptr_t)args.row_expert, row, list_bytes,
+                        cudaMemcpyHostToDevice));
+        cuda(cudaGraphLaunch(replay, stream));
+        ck_assert_int_eq(wtn_backend_cuda.copy(out, args.out, x_bytes, stream), WITAN_OK);
+        net_check(&net, &host, out);
+        free(x);
+        free(row);
+        free(out);
+    }
+    cuda(cudaGraphExecDestroy(replay));
+    cuda(cudaGraphDestroy(graph));
+    wtn_backend_cuda.free(args.workspace);
+    wtn_backend_cuda.free(args.out);
+    wtn_backend_cuda.free((void *)(uintptr_t)args.x);
+    wtn_backend_cuda.free((void *)(uintptr_t)args.row_expert);
+    net_destroy(&net);
+}
+
 /* A graph of a call is replayed with other rows, experts and destinations; an executor that waits
  * says that it can not be captured. */
 START_TEST(test_cuda_ffn_graph_is_replayed_with_other_routing)
 {
-    const shape_t   shape     = {40, 24, 4, 37};
-    const size_t    row_bytes = (size_t)shape.H * 2, x_bytes = (size_t)shape.rows * row_bytes;
-    cudaStream_t    stream;
-    cudaGraph_t     graph;
-    cudaGraphExec_t replay;
+    cudaStream_t stream;
 
     cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     FOR_EACH_CUDA_TIER(tier, WITAN_BF16)
     {
-        wtn_ffn_args_t args = {.row_count = shape.rows, .stream = stream};
-        net_t          net;
-
-        net_create(&net, tier, WITAN_BF16, shape, &silu_gated, true);
-        args.workspace_bytes = wtn_backend_cuda.ffn_workspace_bytes(&net.spec, shape.rows, 0, 1);
-        args.workspace       = device_copy(NULL, args.workspace_bytes);
-        args.x               = device_copy(NULL, x_bytes);
-        args.out             = device_copy(NULL, x_bytes);
-        args.row_expert      = device_copy(NULL, (size_t)shape.rows * sizeof(int32_t));
-        cuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-        ck_assert_int_eq(wtn_backend_cuda.ffn_run(net.ffn, &args),
-                         tier->cuda_gemm[WITAN_BF16]->waits ? WITAN_E_UNSUPPORTED : WITAN_OK);
-        cuda(cudaStreamEndCapture(stream, &graph));
-        cuda(cudaGraphInstantiate(&replay, graph, 0));
-        for (uint64_t seed = 1; seed <= 3 && !tier->cuda_gemm[WITAN_BF16]->waits; seed++) {
-            void          *x = data_tensor((size_t)(shape.rows * shape.H), WITAN_BF16, 1.0f, seed);
-            int32_t       *row  = spread(shape.rows, seed == 2 ? 1 : shape.experts, seed);
-            void          *out  = data_alloc(x_bytes);
-            wtn_ffn_args_t host = {.x = x, .row_count = shape.rows, .row_expert = row};
-
-            cuda(cudaMemcpy((void *)(uintptr_t)args.x, x, x_bytes, cudaMemcpyHostToDevice));
-            cuda(cudaMemcpy((void *)(uintptr_t)args.row_expert, row,
-                            (size_t)shape.rows * sizeof(int32_t), cudaMemcpyHostToDevice));
-            cuda(cudaGraphLaunch(replay, stream));
-            ck_assert_int_eq(wtn_backend_cuda.copy(out, args.out, x_bytes, stream), WITAN_OK);
-            net_check(&net, &host, out);
-            free(x);
-            free(row);
-            free(out);
-        }
-        cuda(cudaGraphExecDestroy(replay));
-        cuda(cudaGraphDestroy(graph));
-        wtn_backend_cuda.free(args.workspace);
-        wtn_backend_cuda.free(args.out);
-        wtn_backend_cuda.free((void *)(uintptr_t)args.x);
-        wtn_backend_cuda.free((void *)(uintptr_t)args.row_expert);
-        net_destroy(&net);
+        check_replays(tier, (shape_t){40, 24, 4, 37}, stream);
+        check_replays(tier, (shape_t){40, 24, 4, 20}, stream); /* one kernel for both products */
     }
     cuda(cudaStreamDestroy(stream));
 }

@@ -239,18 +239,18 @@ START_TEST(test_cuda_ffn_reserved_multiprocessors_change_no_bit)
 }
 END_TEST
 
-/* So few tiles that sm_90a takes its light kernel, with the width of tiles that deals them out
- * best: for 4 multiprocessors 64 columns of up where one expert is hit, 32 where two are, and 128
- * of down, others for fewer; an expert with more than 16 rows. Each row has the bits it has among
- * many. */
-START_TEST(test_cuda_ffn_few_tiles_change_no_bit)
+/* So few rows that sm_90a has one kernel for both products, with the tiles that deal them out best:
+ * 32 columns for 8 multiprocessors, 64 for one; strips of 16 rows, also where one of many experts
+ * has more, else 64 rows. Each row has the bits it has among many. */
+START_TEST(test_cuda_ffn_few_rows_change_no_bit)
 {
-    enum { FEW = 24, ROWS = 70 };
+    enum { FEW = 48, ROWS = 70 };
 
     const struct {
         int32_t hit;
-        int64_t rows;
-    } cases[] = {{1, 1}, {2, 2}, {3, 3}, {4, 4}, {6, 24}, {1, 16}, {2, 20}, {1, 17}, {3, 24}};
+        int64_t rows, first; /* of the first expert, before the rest is dealt */
+    } cases[] = {{1, 1, 0},  {2, 2, 0},  {3, 3, 0},  {4, 4, 0},   {6, 24, 0}, {1, 16, 0},
+                 {2, 20, 0}, {1, 17, 0}, {3, 24, 0}, {6, 40, 20}, {2, 48, 0}};
     const int32_t reserved[] = {0, 4, 6, 7}; /* the emulator has 8 multiprocessors */
     const shape_t shape      = {256, 96, 6, ROWS};
 
@@ -269,6 +269,7 @@ START_TEST(test_cuda_ffn_few_tiles_change_no_bit)
 
                 for (int32_t r = 0; r < ROWS; r++) {
                     row[r] = r < cases[i].rows ? (r + (int32_t)i) % cases[i].hit : r % 6;
+                    row[r] = r < cases[i].first ? 0 : row[r];
                 }
                 args.row_count   = ROWS;
                 args.sm_reserved = 0;
@@ -400,7 +401,7 @@ int main(void)
     tcase_add_test(tests, test_cuda_ffn_many_tiles_match_reference);
     tcase_add_test(tests, test_cuda_ffn_far_rows_are_reached);
     tcase_add_test(tests, test_cuda_ffn_reserved_multiprocessors_change_no_bit);
-    tcase_add_test(tests, test_cuda_ffn_few_tiles_change_no_bit);
+    tcase_add_test(tests, test_cuda_ffn_few_rows_change_no_bit);
     tcase_add_test(tests, test_cuda_ffn_failing_read_is_told);
 #ifdef WTN_EMULATOR
     tcase_add_test(tests, test_cuda_ffn_failing_allocation_is_told_and_leaves_nothing);

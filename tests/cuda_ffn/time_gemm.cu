@@ -304,10 +304,10 @@ static double chain_time(problem_t *p, const std::vector<int64_t *> &begins, int
     TRY(cudaStreamCreate(&stream));
     p->up_args.stream = p->down_args.stream = stream;
     TRY(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    counters_clear(p, stream);
     for (int i = 0; i < pairs; i++) {
         p->up_args.row_begin = p->down_args.row_begin = begins[i % begins.size()];
-        wtn_cuda_gemm_sm90.up(p->state, &p->up_args);
-        wtn_cuda_gemm_sm90.down(p->state, &p->down_args);
+        run_both(p);
     }
     TRY(cudaStreamEndCapture(stream, &captured));
     TRY(cudaGraphInstantiate(&ready, captured, 0));
@@ -336,8 +336,12 @@ static void decode_one(const model_t &m, int experts, int hit, int64_t rows, dou
     static const struct {
         uint32_t    form;
         const char *name;
-    } forms[] = {{FORM_COUNT, "chosen"},      {FORM_FEW, "few"},         {FORM_BROAD, "broad"},
-                 {FORM_STRIP128, "strip128"}, {FORM_STRIP64, "strip64"}, {FORM_STRIP32, "strip32"}};
+    } forms[] = {{FORM_COUNT, "chosen"},
+                 {FORM_FEW, "few"},
+                 {FORM_BROAD, "broad"},
+                 {FORM_HALF, "half"},
+                 {FORM_STRIP64, "strip64"},
+                 {FORM_STRIP32, "strip32"}};
 
     std::vector<int64_t> counts(experts, 0);
     problem_t            p;
@@ -349,24 +353,22 @@ static void decode_one(const model_t &m, int experts, int hit, int64_t rows, dou
     problem_make(&p, true, true, false, m.H, m.I, counts, 256);
     bytes = 2.0 * hit * (p.up.N * p.up.K + p.down.N * p.down.K);
     for (const auto &f : forms) {
-        if (f.form != FORM_COUNT && f.form >= FORM_LIGHT && rows > 16) {
-            continue;
-        }
         form_forced = f.form;
-        wtn_cuda_gemm_sm90.up(p.state, &p.up_args);
-        up    = time_of(15, [&] { wtn_cuda_gemm_sm90.up(p.state, &p.up_args); });
-        down  = time_of(15, [&] { wtn_cuda_gemm_sm90.down(p.state, &p.down_args); });
-        both  = time_of(15, [&] {
-            wtn_cuda_gemm_sm90.up(p.state, &p.up_args);
-            wtn_cuda_gemm_sm90.down(p.state, &p.down_args);
-        });
+        counters_clear(&p);
+        both  = time_of(15, [&] { run_both(&p); });
         chain = chain_time(&p, {p.d_begin}, 6);
-        printf("%-12s hit %3d rows %3lld %-8s up %7.1f us %.2f TB/s  down %7.1f us %.2f  both "
-               "%7.1f us %.2f (%.2f)  in a chain %7.1f us %.2f (%.2f)\n",
-               m.name, hit, (long long)rows, f.name, up * 1e6, 2e-12 * hit * p.up.N * p.up.K / up,
-               down * 1e6, 2e-12 * hit * p.down.N * p.down.K / down, both * 1e6,
-               bytes / both / 1e12, bytes / both / read, chain * 1e6, bytes / chain / 1e12,
-               bytes / chain / read);
+        printf("%-12s hit %3d rows %3lld %-8s both %7.1f us %.2f (%.2f)  in a chain %7.1f us %.2f "
+               "(%.2f)",
+               m.name, hit, (long long)rows, f.name, both * 1e6, bytes / both / 1e12,
+               bytes / both / read, chain * 1e6, bytes / chain / 1e12, bytes / chain / read);
+        if (!wtn_cuda_gemm_sm90.takes_pair(p.state, &p.up_args)) {
+            up   = time_of(15, [&] { wtn_cuda_gemm_sm90.up(p.state, &p.up_args); });
+            down = time_of(15, [&] { wtn_cuda_gemm_sm90.down(p.state, &p.down_args); });
+            printf("  up %7.1f us %.2f TB/s  down %7.1f us %.2f", up * 1e6,
+                   2e-12 * hit * p.up.N * p.up.K / up, down * 1e6,
+                   2e-12 * hit * p.down.N * p.down.K / down);
+        }
+        printf("\n");
         fflush(stdout);
     }
     problem_free(&p);
@@ -399,9 +401,9 @@ static void decode_rotating(const model_t &m, double read)
     TRY(cudaEventCreate(&to));
     for (int i = 0; i < 200; i++) {
         p.up_args.row_begin = p.down_args.row_begin = begins[i % sets];
+        counters_clear(&p);
         TRY(cudaEventRecord(from));
-        wtn_cuda_gemm_sm90.up(p.state, &p.up_args);
-        wtn_cuda_gemm_sm90.down(p.state, &p.down_args);
+        run_both(&p);
         TRY(cudaEventRecord(to));
         TRY(cudaEventSynchronize(to));
         TRY(cudaEventElapsedTime(&ms, from, to));
@@ -409,11 +411,17 @@ static void decode_rotating(const model_t &m, double read)
     }
     std::sort(times.begin(), times.end());
     ms    = times[times.size() / 2];
-    chain = chain_time(&p, begins, 64);
+    chain = chain_time(&p, begins, PAIRS);
     printf("%-12s one token, %d sets of experts in turn, %.0f MB: both %.1f us, %.2f TB/s (%.2f)  "
            "in a chain %.1f us, %.2f (%.2f)\n",
            m.name, sets, bytes / 1e6, ms * 1e3, bytes / ms / 1e9, bytes / ms * 1e3 / read,
            chain * 1e6, bytes / chain / 1e12, bytes / chain / read);
+    for (uint32_t form = FORM_LIGHT; form < FORM_COUNT; form++) {
+        form_forced = form;
+        chain       = chain_time(&p, begins, PAIRS);
+        printf("  form %u: %.1f us", form, chain * 1e6);
+    }
+    printf("\n");
     fflush(stdout);
     TRY(cudaEventDestroy(from));
     TRY(cudaEventDestroy(to));

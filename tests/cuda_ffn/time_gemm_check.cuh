@@ -108,6 +108,8 @@ template <typename T> static T *device_copy(const std::vector<T> &from)
 
 /* ---- a case: weights, rows, arguments of up and down ---- */
 
+#define PAIRS 64
+
 typedef struct problem {
     bool                 bf16, gated;
     int                  experts;
@@ -117,6 +119,8 @@ typedef struct problem {
     uint16_t            *w_up, *w_down, *x, *h, *out, *x_sorted;
     float               *b_up, *b_down;
     int64_t             *d_begin, *d_index, *d_out_index;
+    uint32_t            *d_counters; /* of PAIRS calls */
+    int                  call;
     witan_activation_t   activation;
     wtn_cuda_weights_t   up, down;
     wtn_cuda_gemm_args_t up_args, down_args;
@@ -166,6 +170,7 @@ static void problem_make(problem_t *p, bool bf16, bool gated, bool bias, int64_t
     p->d_begin     = device_copy(p->begin);
     p->d_index     = device_copy(index);
     p->d_out_index = device_copy(back);
+    p->d_counters  = device_alloc<uint32_t>((size_t)PAIRS * (p->experts + 1));
     if (bias) {
         p->b_up   = device_alloc<float>((size_t)p->experts * N);
         p->b_down = device_alloc<float>((size_t)p->experts * H);
@@ -201,10 +206,26 @@ static void problem_make(problem_t *p, bool bf16, bool gated, bool bias, int64_t
     }
     TRY(cudaDeviceSynchronize());
 }
+/* What a sort does before each call, for the next PAIRS ones. */
+static void counters_clear(problem_t *p, cudaStream_t stream = NULL)
+{
+    TRY(cudaMemsetAsync(p->d_counters, 0, (size_t)PAIRS * (p->experts + 1) * 4, stream));
+    p->call = 0;
+}
+static void run_both(problem_t *p)
+{
+    p->up_args.counters = p->d_counters + (size_t)(p->call++ % PAIRS) * (p->experts + 1);
+    if (wtn_cuda_gemm_sm90.takes_pair(p->state, &p->up_args)) {
+        wtn_cuda_gemm_sm90.pair(p->state, &p->up_args, &p->down_args);
+        return;
+    }
+    wtn_cuda_gemm_sm90.up(p->state, &p->up_args);
+    wtn_cuda_gemm_sm90.down(p->state, &p->down_args);
+}
 static void problem_free(problem_t *p)
 {
-    void *all[] = {p->w_up, p->w_down, p->x,       p->h,       p->out,        p->x_sorted,
-                   p->b_up, p->b_down, p->d_begin, p->d_index, p->d_out_index};
+    void *all[] = {p->w_up, p->w_down, p->x,       p->h,       p->out,         p->x_sorted,
+                   p->b_up, p->b_down, p->d_begin, p->d_index, p->d_out_index, p->d_counters};
 
     TRY(cudaDeviceSynchronize());
     for (void *one : all) {
@@ -337,9 +358,8 @@ static bool check_problem(const char *name, problem_t *p)
         form_forced = form;
         TRY(cudaMemset(p->h, 0xff, h_count * 2));
         TRY(cudaMemset(p->out, 0xff, out_count * 2));
-        wtn_cuda_gemm_sm90.up(p->state, &p->up_args);
-        TRY(cudaDeviceSynchronize());
-        wtn_cuda_gemm_sm90.down(p->state, &p->down_args);
+        counters_clear(p);
+        run_both(p);
         TRY(cudaDeviceSynchronize());
         h   = fetch(p->h, h_count);
         out = fetch(p->out, out_count);
@@ -379,6 +399,63 @@ static bool check_problem(const char *name, problem_t *p)
     return good;
 }
 
+/* Calls on several streams with the same weights, more blocks than the device holds at a time: all
+ * end, with the same bits. */
+static bool check_streams(void)
+{
+    enum { STREAMS = 6, TURNS = PAIRS / STREAMS };
+
+    std::vector<int64_t>  counts(64, 0);
+    std::vector<uint16_t> want;
+    cudaStream_t          streams[STREAMS];
+    uint16_t             *h[STREAMS], *out[STREAMS];
+    size_t                out_count;
+    problem_t             p;
+    bool                  good = true;
+
+    for (int e = 0; e < 64; e += 5) {
+        counts[e] = 1 + e % 3;
+    }
+    problem_make(&p, true, true, false, 2048, 1024, counts, 50);
+    out_count   = (size_t)(p.rows + 2) * p.N;
+    form_forced = FORM_FEW;
+    TRY(cudaMemset(p.out, 0xff, out_count * 2));
+    run_both(&p);
+    want        = fetch(p.out, out_count);
+    form_forced = FORM_COUNT;
+    for (int s = 0; s < STREAMS; s++) {
+        TRY(cudaStreamCreate(&streams[s]));
+        h[s]   = device_alloc<uint16_t>((size_t)(p.rows + 2) * p.I);
+        out[s] = device_alloc<uint16_t>(out_count);
+    }
+    for (int round = 0; round < 50 && good; round++) {
+        counters_clear(&p);
+        for (int s = 0; s < STREAMS; s++) {
+            TRY(cudaMemset(out[s], 0xff, out_count * 2));
+        }
+        TRY(cudaDeviceSynchronize());
+        for (int i = 0; i < TURNS * STREAMS; i++) {
+            p.up_args.stream = p.down_args.stream = streams[i % STREAMS];
+            p.up_args.out                         = h[i % STREAMS];
+            p.down_args.a                         = h[i % STREAMS];
+            p.down_args.out                       = out[i % STREAMS];
+            run_both(&p);
+        }
+        TRY(cudaDeviceSynchronize());
+        for (int s = 0; s < STREAMS; s++) {
+            good = good && fetch(out[s], out_count) == want;
+        }
+    }
+    printf("%d streams: %s\n", STREAMS, good ? "equal bits" : "  WRONG");
+    for (int s = 0; s < STREAMS; s++) {
+        TRY(cudaStreamDestroy(streams[s]));
+        TRY(cudaFree(h[s]));
+        TRY(cudaFree(out[s]));
+    }
+    problem_free(&p);
+    return good;
+}
+
 static int check(bool quick)
 {
     problem_t p;
@@ -412,6 +489,7 @@ static int check(bool quick)
         p.x         = device_random((size_t)p.rows * p.H, true, 1.7f, 9);
         p.up_args.a = p.x;
         good &= check_problem("A side by side", &p);
+        good &= check_streams();
     }
     printf("%s\n", good ? "all right" : "WRONG");
     return good ? 0 : 1;

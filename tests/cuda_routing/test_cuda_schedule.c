@@ -51,6 +51,7 @@ static void check_sort(const sort_case_t *c)
                             .order           = data_output(n * 8),
                             .sorted_in       = data_output(n * 8),
                             .sorted_out      = data_output(n * 8),
+                            .counters        = data_output((E + 1) * 4),
                             .workspace_bytes = work};
     wtn_sort_args_t on   = args;
 
@@ -68,6 +69,7 @@ static void check_sort(const sort_case_t *c)
     on.order      = device_from(NULL, n * 8);
     on.sorted_in  = device_from(NULL, n * 8);
     on.sorted_out = device_from(NULL, n * 8);
+    on.counters   = device_from(NULL, (E + 1) * 4);
     on.workspace  = device_from(NULL, work);
     ck_assert_msg(wtn_cuda_sort(&on) == WITAN_OK, "%s", witan_last_error());
     /* What is past the last row keeps its poison, here as there. */
@@ -76,6 +78,7 @@ static void check_sort(const sort_case_t *c)
     device_check(on.order, args.order, n * 8, "order");
     device_check(on.sorted_in, args.sorted_in, n * 8, "sorted_in");
     device_check(on.sorted_out, args.sorted_out, n * 8, "sorted_out");
+    device_check(on.counters, args.counters, (E + 1) * 4, "counters");
     free(device_take(on.workspace, work));
     wtn_backend_cuda.free((void *)on.row_expert);
     wtn_backend_cuda.free((void *)on.row_in);
@@ -85,6 +88,7 @@ static void check_sort(const sort_case_t *c)
     free(args.order);
     free(args.sorted_in);
     free(args.sorted_out);
+    free(args.counters);
     free(experts);
     free(in);
     free(out);

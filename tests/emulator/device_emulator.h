@@ -226,11 +226,24 @@ WTN_DEVICE uint32_t wtn_atomic_add(uint32_t *to, uint32_t value)
 {
     return __atomic_fetch_add(to, value, __ATOMIC_RELAXED);
 }
-/* Whoever loads in a loop waits for another: the rest of the block, then other blocks, streams and
- * the host get their turn first. */
+WTN_DEVICE uint32_t wtn_count_device(uint32_t *to)
+{
+    return __atomic_fetch_add(to, 1, __ATOMIC_RELAXED);
+}
 WTN_DEVICE int64_t wtn_load64_device(const int64_t *from)
 {
     return __atomic_load_n(from, __ATOMIC_RELAXED);
+}
+/* Whoever loads in a loop waits for another: the rest of the block, then other blocks, streams and
+ * the host get their turn first. */
+WTN_DEVICE uint32_t wtn_load_acquire_device(const uint32_t *from, WTN_HERE)
+{
+    emulator::spin("wtn_load_acquire_device", here, emulator::SPINS);
+    return __atomic_load_n(from, __ATOMIC_ACQUIRE);
+}
+WTN_DEVICE void wtn_add_release_device(uint32_t *to, uint32_t value)
+{
+    (void)__atomic_fetch_add(to, value, __ATOMIC_RELEASE);
 }
 WTN_DEVICE uint64_t wtn_load_acquire_system(const uint64_t *from, WTN_HERE)
 {

@@ -293,6 +293,22 @@ START_TEST(test_blocks_wait_for_earlier_ones)
 }
 END_TEST
 
+START_TEST(test_sums_of_earlier_blocks_bring_their_writes)
+{
+    enum { BLOCKS = 24 };
+    uint64_t  flags[BLOCKS + 1] = {1};
+    uint32_t  zero              = 0, out;
+    uint64_t *device_flags      = device_from(flags, sizeof(flags));
+    uint32_t *device_out        = device_from(&zero, sizeof(zero));
+
+    OK(wrappers_sum(device_flags, device_out, BLOCKS, NULL));
+    to_host(&out, device_out, sizeof(out));
+    to_host(flags, device_flags, sizeof(flags));
+    ck_assert_uint_eq(out, BLOCKS);
+    ck_assert_uint_eq(flags[BLOCKS], BLOCKS + 1);
+}
+END_TEST
+
 START_TEST(test_launch_limits_are_those_of_the_device)
 {
     int shared = 0;
@@ -329,6 +345,7 @@ int main(void)
     tcase_add_loop_test(tc, test_mma_of_whole_numbers_is_exact, 0, 2);
     tcase_add_test(tc, test_numbers_round_as_ieee);
     tcase_add_test(tc, test_blocks_wait_for_earlier_ones);
+    tcase_add_test(tc, test_sums_of_earlier_blocks_bring_their_writes);
     tcase_add_test(tc, test_launch_limits_are_those_of_the_device);
     suite_add_tcase(suite, tc);
     srunner_set_fork_status(runner, CK_NOFORK); /* a device does not survive a fork */

@@ -213,6 +213,27 @@ extern "C" witan_status_t wrappers_chain(uint64_t *flags, uint32_t *out, uint32_
     return wtn_launch(&launch, chain_kernel, &p);
 }
 
+WTN_KERNEL(32, 1) sum_kernel(WTN_PARAMS(chain_params_t, p))
+{
+    if (wtn_thread() == 0) {
+        while (wtn_load_acquire_device(p.out) != wtn_block()) {
+            wtn_pause(100);
+        }
+        p.flags[wtn_block() + 1] = p.flags[wtn_block()] + 1;
+        wtn_add_release_device(p.out, 1);
+    }
+    wtn_sync_block();
+}
+
+extern "C" witan_status_t wrappers_sum(uint64_t *flags, uint32_t *out, uint32_t blocks,
+                                       void *stream)
+{
+    chain_params_t p      = {flags, out};
+    wtn_launch_t   launch = {"sum_kernel", blocks, 1, 32, 0, stream};
+
+    return wtn_launch(&launch, sum_kernel, &p);
+}
+
 typedef struct count_params {
     uint32_t *out;
     uint32_t  count;

@@ -38,6 +38,9 @@ witan_status_t wrappers_numbers(const float *in, uint32_t *out, uint32_t count, 
  * wait for blocks. The host sets flags[0]. */
 witan_status_t wrappers_chain(uint64_t *flags, uint32_t *out, uint32_t blocks, void *stream);
 
+/* Block b waits for out[0] == b, sets flags[b + 1] = flags[b] + 1 and adds 1 to out[0]. */
+witan_status_t wrappers_sum(uint64_t *flags, uint32_t *out, uint32_t blocks, void *stream);
+
 /* out[i] = i for i < count, block by block. */
 witan_status_t wrappers_count(uint32_t *out, uint32_t count, void *stream);
 

@@ -1,0 +1,387 @@
+/* Up and down of few rows in one kernel (sm_90a): up's tiles, then down's, through one ring of
+ * stages, so that down's weights follow up's without a pause.
+ *
+ * Tiles are numbered, those of up first, and taken by ticket. Each block works its tiles in the
+ * order of their numbers, and a tile waits for tiles of lower numbers only, which are done or in
+ * the hands of a block that runs: so nobody waits for ever, whichever blocks are on the device. A
+ * tile of down waits for its expert's h, which all warps that store some of it count. The experts
+ * follow each other in both products, so the first h down needs is long there.
+ *
+ * Four warps bring tiles (warp 0 takes them, tells the others and brings weights; 1 and 2 gather
+ * rows; 3 hands them over), four multiply, and one counts what they have stored of h: to wait until
+ * the whole device could see it took those that multiply 1.4 us a tile. */
+#ifndef WTN_GEMM_SM90_PAIR_CUH
+#define WTN_GEMM_SM90_PAIR_CUH
+
+#include "kernels/gemm/gemm_sm90_multiply.cuh"
+
+#define COUNTING_WARP (LOADING_WARPS + 4)
+#define PAIR_THREADS  ((COUNTING_WARP + 1) * 32)
+
+typedef struct pair_params {
+    gemm_params_t up, down;
+    uint32_t     *counters; /* [E] tiles of an expert's h that are stored; [1] tiles taken */
+} pair_params_t;
+
+#if WTN_HAS_SM90A
+
+typedef enum told_kind { TOLD_UP, TOLD_DOWN, TOLD_END } told_kind_t;
+
+/* A tile as warp 0 tells it. */
+typedef struct told {
+    uint32_t row, rows, expert, column;
+    uint32_t kind;
+    uint32_t awaited; /* tiles of the expert's h */
+} told_t;
+
+/* Tiles told and not yet begun are no more than stages and one. */
+#define TOLD_MAX  12u
+#define TOLD_AT   TILES_AT                                        /* told_t of each */
+#define HEARD_AT  (TOLD_AT + TOLD_MAX * (uint32_t)sizeof(told_t)) /* its barrier */
+#define STORED_AT (HEARD_AT + TOLD_MAX * 8) /* two barriers full, two empty, two experts */
+
+static_assert(TOLD_MAX > STAGES_MAX + 1, "a slot is free when it is wanted");
+static_assert(HEARD_AT % 8 == 0 && STORED_AT + 5 * 8 <= TURN_AT, "before the row counts");
+
+WTN_DEVICE wtn_saddr_t barrier_told(wtn_saddr_t shared, uint32_t number)
+{
+    return shared + HEARD_AT + number % TOLD_MAX * 8;
+}
+WTN_DEVICE told_t *told_slot(char *memory, uint32_t number)
+{
+    return (told_t *)(memory + TOLD_AT) + number % TOLD_MAX;
+}
+/* The block's tile of this number; all lanes, or one. */
+WTN_DEVICE told_t told_wait(char *memory, uint32_t number)
+{
+    wtn_mbarrier_wait(barrier_told(wtn_shared_address(memory), number), number / TOLD_MAX % 2);
+    return *told_slot(memory, number);
+}
+WTN_DEVICE void tell(char *memory, uint32_t number, const told_t &told)
+{
+    *told_slot(memory, number) = told;
+    wtn_mbarrier_arrive(barrier_told(wtn_shared_address(memory), number));
+}
+
+/* Two places in which the multiplying warps say whose h they have stored a tile of. */
+WTN_DEVICE wtn_saddr_t barrier_stored(wtn_saddr_t shared, uint32_t place)
+{
+    return shared + STORED_AT + place * 8;
+}
+WTN_DEVICE wtn_saddr_t barrier_counted(wtn_saddr_t shared, uint32_t place)
+{
+    return shared + STORED_AT + (2 + place) * 8;
+}
+WTN_DEVICE uint32_t *stored_slot(char *memory, uint32_t place)
+{
+    return (uint32_t *)(memory + STORED_AT + 4 * 8) + place;
+}
+#define NO_EXPERT 0xffffffffu
+
+WTN_DEVICE void pair_barriers(wtn_saddr_t shared)
+{
+    if (wtn_thread() == 0) {
+        for (uint32_t i = 0; i < TOLD_MAX; i++) {
+            wtn_mbarrier_init(barrier_told(shared, i), 1);
+        }
+        for (uint32_t i = 0; i < 2; i++) {
+            wtn_mbarrier_init(barrier_stored(shared, i), 4);
+            wtn_mbarrier_init(barrier_counted(shared, i), 1);
+        }
+    }
+    init_barriers(shared, 4);
+}
+
+WTN_DEVICE tile_t told_tile(const told_t &told)
+{
+    tile_t tile = {};
+
+    tile.row    = told.row;
+    tile.rows   = told.rows;
+    tile.expert = told.expert;
+    tile.column = told.column;
+    return tile;
+}
+
+template <typename form> WTN_DEVICE uint32_t pair_steps(const pair_params_t &p, const told_t &told)
+{
+    return told.kind == TOLD_UP ? step_count<form>(p.up) : step_count<form>(p.down);
+}
+
+/* ---- which tiles ---- */
+
+/* When the last block ends, in columns of 64 numbers, times blocks: all that is to be brought, and
+ * a tile of down that one begins when the others end. A tile's end counts as 4 columns. */
+WTN_DEVICE uint64_t pair_cost(const pair_params_t &p, const survey_t &s, uint32_t columns)
+{
+    uint64_t up   = (uint64_t)s.blocks16 * divide_up(p.up.N, columns);
+    uint64_t down = (uint64_t)s.blocks16 * divide_up(p.down.N, columns) + wtn_block_count();
+
+    return (up * divide_up(p.up.K, ATOM) + down * divide_up(p.down.K, ATOM)) * (columns + 4);
+}
+WTN_DEVICE uint32_t pair_choose(const pair_params_t &p, const survey_t &s)
+{
+    if (s.blocks16 > s.hit + s.hit / 4) { /* strips would bring weights once for each 16 rows */
+        return FORM_HALF;
+    }
+    return pair_cost(p, s, 64) <= pair_cost(p, s, 32) ? FORM_STRIP64 : FORM_STRIP32;
+}
+
+/* Ask for the number of a tile; lane 0 has it when it comes. */
+WTN_DEVICE uint32_t take_ticket(const pair_params_t &p)
+{
+    return wtn_lane() == 0 ? wtn_count_device(p.counters + p.up.expert_count) : 0;
+}
+
+/* Tile `index` of one product, which exists and ascends from call to call. Those of an expert
+ * follow each other by columns, and where it has more rows, first those of the same columns. */
+template <typename form>
+WTN_DEVICE void pair_find(const pair_params_t &p, walk_t &walk, uint32_t index, told_t &told)
+{
+    uint32_t local = walk_window<form>(walk, index);
+    tile_t   tile  = walk_expert<form>(walk, local);
+    uint32_t count = divide_up(tile.rows, form::rows), block = 0;
+
+    if (count > 1) {
+        block = local % count;
+        local /= count;
+    }
+    told.row     = (uint32_t)tile.row + block * form::rows;
+    told.rows    = tile.rows - block * form::rows;
+    told.rows    = told.rows < form::rows ? told.rows : form::rows;
+    told.expert  = tile.expert;
+    told.column  = local * form::columns;
+    told.awaited = count * divide_up(p.up.N, form::columns);
+}
+
+/* ---- bringing ---- */
+
+/* Tell the tile and bring its weights. */
+template <typename form>
+WTN_DEVICE void pair_bring(const pair_params_t &p, uint32_t number, const told_t &told,
+                           char *memory, ring_t ring)
+{
+    wtn_saddr_t shared = wtn_shared_address(memory);
+
+    tell(memory, number, told);
+    if (told.kind == TOLD_UP) {
+        load_weights<form>(p.up, told_tile(told), 0, shared, ring);
+    } else {
+        load_weights<form>(p.down, told_tile(told), 0, shared, ring);
+    }
+}
+
+/* The next ticket is asked for before a tile's weights are. */
+template <typename form>
+WTN_DEVICE void pair_weights(const pair_params_t &p, const survey_t &survey, uint32_t ticket,
+                             char *memory)
+{
+    uint32_t blocks = form::rows == 16 ? survey.blocks16 : survey.blocks64;
+    uint32_t ups    = blocks * divide_up(p.up.N, form::columns);
+    uint32_t all    = ups + blocks * divide_up(p.down.N, form::columns);
+    uint32_t before = 0; /* tiles of the other product */
+    told_t   told   = {};
+    walk_t   walk   = walk_of<form>(p.up, survey);
+    ring_t   ring   = {0, 1};
+
+    for (uint32_t i = 0; told.kind != TOLD_END; i++) {
+        uint32_t number = wtn_shuffle(ticket, 0);
+
+        if (number < all) {
+            ticket = take_ticket(p);
+            if (number >= ups && told.kind == TOLD_UP) {
+                told.kind = TOLD_DOWN;
+                before    = ups;
+                walk      = walk_of<form>(p.down, survey);
+            }
+            pair_find<form>(p, walk, number - before, told);
+        } else {
+            told.kind = TOLD_END;
+        }
+        if (wtn_elect()) {
+            if (told.kind == TOLD_END) {
+                tell(memory, i, told);
+            } else {
+                pair_bring<form>(p, i, told, memory, ring);
+            }
+        }
+        wtn_sync_warp();
+        ring_skip(ring, form::stages, pair_steps<form>(p, told));
+    }
+}
+
+/* h, too, is gathered: it was written by the generic proxy, which these copies read by. */
+template <typename form> WTN_DEVICE void pair_rows(const pair_params_t &p, char *memory)
+{
+    wtn_saddr_t shared = wtn_shared_address(memory);
+    ring_t      ring   = {0, 1};
+
+    for (uint32_t i = 0;; i++) {
+        told_t told = told_wait(memory, i);
+
+        if (told.kind == TOLD_END) {
+            break;
+        }
+        if (told.kind == TOLD_UP) {
+            gather_tile<form>(p.up, told_tile(told), shared, ring);
+            continue;
+        }
+        while (wtn_load_acquire_device(p.counters + told.expert) != told.awaited) {
+            wtn_pause(50);
+        }
+        gather_tile<form>(p.down, told_tile(told), shared, ring);
+    }
+}
+
+/* One lane. */
+template <typename form> WTN_DEVICE void pair_hand_over(const pair_params_t &p, char *memory)
+{
+    wtn_saddr_t shared = wtn_shared_address(memory);
+    ring_t      ring   = {0, 0};
+
+    for (uint32_t i = 0;; i++) {
+        told_t told = told_wait(memory, i);
+
+        if (told.kind == TOLD_END) {
+            break;
+        }
+        hand_over<form>(pair_steps<form>(p, told), shared, ring);
+    }
+}
+
+/* ---- multiplying ---- */
+
+template <bool bf16, bool up, typename form>
+WTN_DEVICE void pair_tile(const gemm_params_t &p, const told_t &told, char *memory, ring_t &ring)
+{
+    tile_t   tile = told_tile(told);
+    uint32_t warp = wtn_warp() - LOADING_WARPS;
+    uint32_t to   = row_out(p, tile, warp * 16);
+    float    d[1][share<form>::count];
+
+    multiply_tile<bf16, form>(p, wtn_shared_address(memory), 0, ring, 0, d);
+    if (warp * 16 < tile.rows) {
+        finish_block<bf16, up, form>(p, tile, to, memory + TURN_AT + warp * form::turn_bytes, d[0]);
+    }
+}
+
+/* This warp has stored its part of a tile of this expert's h. All lanes wait: were it one, the
+ * compiler would no longer know that the warp's lanes go together. */
+WTN_DEVICE void say_stored(char *memory, uint32_t expert, ring_t &places)
+{
+    wtn_saddr_t shared = wtn_shared_address(memory);
+
+    wtn_mbarrier_wait(barrier_counted(shared, places.stage), places.parity ^ 1);
+    wtn_sync_warp(); /* all lanes have stored */
+    if (wtn_lane() == 0) {
+        *stored_slot(memory, places.stage) = expert; /* all four say the same */
+        wtn_mbarrier_arrive(barrier_stored(shared, places.stage));
+    }
+    ring_next(places, 2);
+}
+
+template <bool bf16, typename form>
+WTN_DEVICE void pair_multiply(const pair_params_t &p, char *memory)
+{
+    ring_t ring = {0, 0}, places = {0, 0};
+    told_t told;
+
+    for (uint32_t i = 0;; i++) {
+        told = told_wait(memory, i);
+        if (told.kind == TOLD_END) {
+            break;
+        }
+        if (told.kind == TOLD_DOWN) {
+            pair_tile<bf16, false, form>(p.down, told, memory, ring);
+            continue;
+        }
+        pair_tile<bf16, true, form>(p.up, told, memory, ring);
+        say_stored(memory, told.expert, places);
+    }
+    say_stored(memory, NO_EXPERT, places);
+}
+
+/* One lane. What other threads of the block have stored goes before its own release. */
+WTN_DEVICE void pair_count(const pair_params_t &p, char *memory)
+{
+    wtn_saddr_t shared = wtn_shared_address(memory);
+    ring_t      places = {0, 0};
+
+    for (;;) {
+        uint32_t expert;
+
+        wtn_mbarrier_wait(barrier_stored(shared, places.stage), places.parity);
+        expert = *stored_slot(memory, places.stage);
+        wtn_mbarrier_arrive(barrier_counted(shared, places.stage));
+        if (expert == NO_EXPERT) {
+            break;
+        }
+        wtn_add_release_device(p.counters + expert, 1);
+        ring_next(places, 2);
+    }
+}
+
+template <bool bf16, typename form>
+WTN_DEVICE void pair_run(const pair_params_t &p, const survey_t &survey, uint32_t ticket,
+                         char *memory)
+{
+    if (wtn_warp() == 0) {
+        pair_weights<form>(p, survey, ticket, memory);
+    } else if (wtn_warp() <= GATHERING_WARPS) {
+        pair_rows<form>(p, memory);
+    } else if (wtn_warp() < LOADING_WARPS) {
+        if (wtn_elect()) {
+            pair_hand_over<form>(p, memory);
+        }
+    } else if (wtn_warp() < COUNTING_WARP) {
+        pair_multiply<bf16, form>(p, memory);
+    } else if (wtn_elect()) {
+        pair_count(p, memory);
+    }
+    wtn_sync_warp();
+}
+
+#endif
+
+/* All that needs no row counts is done before the kernel before this one has ended. */
+template <bool bf16> WTN_KERNEL(PAIR_THREADS, 2) pair_kernel(WTN_PARAMS(pair_params_t, p))
+{
+#if WTN_HAS_SM90A
+    char    *memory = wtn_shared();
+    uint32_t kind   = p.up.forced;
+    uint32_t ticket = 0;
+    survey_t survey;
+
+    pair_barriers(wtn_shared_address(memory));
+    if (wtn_thread() == 0) {
+        wtn_tensor_prefetch(&p.up.w_narrow);
+        wtn_tensor_prefetch(&p.up.w_slim);
+        wtn_tensor_prefetch(&p.down.w_narrow);
+        wtn_tensor_prefetch(&p.down.w_slim);
+    }
+    wtn_grid_wait();
+    wtn_grid_release();
+    if (wtn_warp() == 0) {
+        ticket = take_ticket(p);
+    }
+    survey = survey_take(p.up.row_begin, p.up.expert_count, (uint32_t *)(memory + TURN_AT));
+    if (kind == FORM_COUNT) {
+        kind = pair_choose(p, survey);
+    }
+    wtn_sync_block(); /* the survey's memory is free */
+    switch (kind) {
+#define FORM_CASE(name, text, ...)                                    \
+    case FORM_##name:                                                 \
+        pair_run<bf16, form<__VA_ARGS__>>(p, survey, ticket, memory); \
+        break;
+        WTN_FORM_LIGHT_LIST(FORM_CASE)
+#undef FORM_CASE
+    default:
+        break;
+    }
+#else
+    (void)p;
+#endif
+}
+
+#endif
