@@ -4,8 +4,8 @@
  * Tiles are numbered, those of up first, and taken by ticket. Each block works its tiles in the
  * order of their numbers, and a tile waits for tiles of lower numbers only, which are done or in
  * the hands of a block that runs: so nobody waits for ever, whichever blocks are on the device. A
- * tile of down waits for its expert's h, which all warps that store some of it count. The experts
- * follow each other in both products, so the first h down needs is long there.
+ * tile of down waits for its expert's h, of which stored tiles are counted. The experts follow each
+ * other in both products, so the first h down needs is long there.
  *
  * Four warps bring tiles (warp 0 takes them, tells the others and brings weights; 1 and 2 gather
  * rows; 3 hands them over), four multiply, and one counts what they have stored of h: to wait until
@@ -20,7 +20,7 @@
 
 typedef struct pair_params {
     gemm_params_t up, down;
-    uint32_t     *counters; /* [E] tiles of an expert's h that are stored; [1] tiles taken */
+    uint32_t     *counters; /* [E] tiles of an expert's h that are stored, and tiles taken */
 } pair_params_t;
 
 #if WTN_HAS_SM90A
@@ -110,8 +110,9 @@ template <typename form> WTN_DEVICE uint32_t pair_steps(const pair_params_t &p, 
 
 /* ---- which tiles ---- */
 
-/* When the last block ends, in columns of 64 numbers, times blocks: all that is to be brought, and
- * a tile of down that one begins when the others end. A tile's end counts as 4 columns. */
+/* The time of the last block times the number of blocks, in columns of 64 numbers: all that is to
+ * be brought, and while one brings a last tile of down the others may have none. A tile's end
+ * counts as 4 columns. */
 WTN_DEVICE uint64_t pair_cost(const pair_params_t &p, const survey_t &s, uint32_t columns)
 {
     uint64_t up   = (uint64_t)s.blocks16 * divide_up(p.up.N, columns);

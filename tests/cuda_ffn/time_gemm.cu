@@ -336,12 +336,8 @@ static void decode_one(const model_t &m, int experts, int hit, int64_t rows, dou
     static const struct {
         uint32_t    form;
         const char *name;
-    } forms[] = {{FORM_COUNT, "chosen"},
-                 {FORM_FEW, "few"},
-                 {FORM_BROAD, "broad"},
-                 {FORM_HALF, "half"},
-                 {FORM_STRIP64, "strip64"},
-                 {FORM_STRIP32, "strip32"}};
+    } forms[] = {{FORM_COUNT, "chosen"}, {FORM_FEW, "few"},         {FORM_BROAD, "broad"},
+                 {FORM_HALF, "half"},    {FORM_STRIP64, "strip64"}, {FORM_STRIP32, "strip32"}};
 
     std::vector<int64_t> counts(experts, 0);
     problem_t            p;
