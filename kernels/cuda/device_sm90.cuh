@@ -221,6 +221,15 @@ WTN_DEVICE void wtn_store_matrix(wtn_saddr_t row, uint32_t a, uint32_t b, uint32
                  "r"(a), "r"(b), "r"(c), "r"(d)
                  : "memory");
 }
+/* The same with .trans: what would be column c of a matrix's row r is column r of row c. */
+WTN_DEVICE void wtn_store_matrix_turned(wtn_saddr_t row, uint32_t a, uint32_t b, uint32_t c,
+                                        uint32_t d)
+{
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
+                     row),
+                 "r"(a), "r"(b), "r"(c), "r"(d)
+                 : "memory");
+}
 
 /* ---- matrix products by a warpgroup ---- */
 

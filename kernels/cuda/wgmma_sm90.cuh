@@ -10,15 +10,23 @@
 #define WTN_R16 \
     WTN_R8 ", " \
     "%8, %9, %10, %11, %12, %13, %14, %15"
-#define WTN_R32 \
+#define WTN_R24 \
     WTN_R16 ", " \
-    "%16, %17, %18, %19, %20, %21, %22, %23, " \
+    "%16, %17, %18, %19, %20, %21, %22, %23"
+#define WTN_R32 \
+    WTN_R24 ", " \
     "%24, %25, %26, %27, %28, %29, %30, %31"
-#define WTN_R64 \
+#define WTN_R40 \
     WTN_R32 ", " \
-    "%32, %33, %34, %35, %36, %37, %38, %39, " \
-    "%40, %41, %42, %43, %44, %45, %46, %47, " \
-    "%48, %49, %50, %51, %52, %53, %54, %55, " \
+    "%32, %33, %34, %35, %36, %37, %38, %39"
+#define WTN_R48 \
+    WTN_R40 ", " \
+    "%40, %41, %42, %43, %44, %45, %46, %47"
+#define WTN_R56 \
+    WTN_R48 ", " \
+    "%48, %49, %50, %51, %52, %53, %54, %55"
+#define WTN_R64 \
+    WTN_R56 ", " \
     "%56, %57, %58, %59, %60, %61, %62, %63"
 #define WTN_R96 \
     WTN_R64 ", " \
@@ -35,84 +43,105 @@
     WTN_R120 ", " \
     "%120, %121, %122, %123, %124, %125, %126, %127"
 
-#define WTN_D8 \
-    "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), \
-    "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7])
-#define WTN_D16 \
-    WTN_D8, \
-    "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), \
-    "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15])
-#define WTN_D32 \
-    WTN_D16, \
-    "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), \
-    "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), \
-    "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), \
-    "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
-#define WTN_D64 \
-    WTN_D32, \
-    "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), \
-    "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), \
-    "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), \
-    "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]), \
-    "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), \
-    "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]), \
-    "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), \
-    "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
-#define WTN_D96 \
-    WTN_D64, \
-    "+f"(d[64]), "+f"(d[65]), "+f"(d[66]), "+f"(d[67]), \
-    "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71]), \
-    "+f"(d[72]), "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), \
-    "+f"(d[76]), "+f"(d[77]), "+f"(d[78]), "+f"(d[79]), \
-    "+f"(d[80]), "+f"(d[81]), "+f"(d[82]), "+f"(d[83]), \
-    "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]), \
-    "+f"(d[88]), "+f"(d[89]), "+f"(d[90]), "+f"(d[91]), \
-    "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95])
-#define WTN_D120 \
-    WTN_D96, \
-    "+f"(d[96]), "+f"(d[97]), "+f"(d[98]), "+f"(d[99]), \
-    "+f"(d[100]), "+f"(d[101]), "+f"(d[102]), "+f"(d[103]), \
-    "+f"(d[104]), "+f"(d[105]), "+f"(d[106]), "+f"(d[107]), \
-    "+f"(d[108]), "+f"(d[109]), "+f"(d[110]), "+f"(d[111]), \
-    "+f"(d[112]), "+f"(d[113]), "+f"(d[114]), "+f"(d[115]), \
-    "+f"(d[116]), "+f"(d[117]), "+f"(d[118]), "+f"(d[119])
-#define WTN_D128 \
-    WTN_D120, \
-    "+f"(d[120]), "+f"(d[121]), "+f"(d[122]), "+f"(d[123]), \
-    "+f"(d[124]), "+f"(d[125]), "+f"(d[126]), "+f"(d[127])
+#define WTN_D8(io) \
+    io(d[0]), io(d[1]), io(d[2]), io(d[3]), \
+    io(d[4]), io(d[5]), io(d[6]), io(d[7])
+#define WTN_D16(io) \
+    WTN_D8(io), \
+    io(d[8]), io(d[9]), io(d[10]), io(d[11]), \
+    io(d[12]), io(d[13]), io(d[14]), io(d[15])
+#define WTN_D24(io) \
+    WTN_D16(io), \
+    io(d[16]), io(d[17]), io(d[18]), io(d[19]), \
+    io(d[20]), io(d[21]), io(d[22]), io(d[23])
+#define WTN_D32(io) \
+    WTN_D24(io), \
+    io(d[24]), io(d[25]), io(d[26]), io(d[27]), \
+    io(d[28]), io(d[29]), io(d[30]), io(d[31])
+#define WTN_D40(io) \
+    WTN_D32(io), \
+    io(d[32]), io(d[33]), io(d[34]), io(d[35]), \
+    io(d[36]), io(d[37]), io(d[38]), io(d[39])
+#define WTN_D48(io) \
+    WTN_D40(io), \
+    io(d[40]), io(d[41]), io(d[42]), io(d[43]), \
+    io(d[44]), io(d[45]), io(d[46]), io(d[47])
+#define WTN_D56(io) \
+    WTN_D48(io), \
+    io(d[48]), io(d[49]), io(d[50]), io(d[51]), \
+    io(d[52]), io(d[53]), io(d[54]), io(d[55])
+#define WTN_D64(io) \
+    WTN_D56(io), \
+    io(d[56]), io(d[57]), io(d[58]), io(d[59]), \
+    io(d[60]), io(d[61]), io(d[62]), io(d[63])
+#define WTN_D96(io) \
+    WTN_D64(io), \
+    io(d[64]), io(d[65]), io(d[66]), io(d[67]), \
+    io(d[68]), io(d[69]), io(d[70]), io(d[71]), \
+    io(d[72]), io(d[73]), io(d[74]), io(d[75]), \
+    io(d[76]), io(d[77]), io(d[78]), io(d[79]), \
+    io(d[80]), io(d[81]), io(d[82]), io(d[83]), \
+    io(d[84]), io(d[85]), io(d[86]), io(d[87]), \
+    io(d[88]), io(d[89]), io(d[90]), io(d[91]), \
+    io(d[92]), io(d[93]), io(d[94]), io(d[95])
+#define WTN_D120(io) \
+    WTN_D96(io), \
+    io(d[96]), io(d[97]), io(d[98]), io(d[99]), \
+    io(d[100]), io(d[101]), io(d[102]), io(d[103]), \
+    io(d[104]), io(d[105]), io(d[106]), io(d[107]), \
+    io(d[108]), io(d[109]), io(d[110]), io(d[111]), \
+    io(d[112]), io(d[113]), io(d[114]), io(d[115]), \
+    io(d[116]), io(d[117]), io(d[118]), io(d[119])
+#define WTN_D128(io) \
+    WTN_D120(io), \
+    io(d[120]), io(d[121]), io(d[122]), io(d[123]), \
+    io(d[124]), io(d[125]), io(d[126]), io(d[127])
 
-#define WTN_WGMMA(columns, type, count, a_at, b_at, add_at)                                  \
+#define WTN_WGMMA(columns, type, count, a_at, b_at, io, add)                                 \
     asm volatile("{\n"                                                                       \
                  ".reg .pred p;\n"                                                           \
-                 "setp.ne.b32 p, %" #add_at ", 0;\n"                                         \
+                 "setp.ne.b32 p, " add ", 0;\n"                                              \
                  "wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32." type                \
                  " {" WTN_R##count "}, %" #a_at ", %" #b_at ", p, 1, 1, 0, 0;\n"             \
                  "}"                                                                         \
-                 : WTN_D##count                                                              \
-                 : "l"(a), "l"(b), "r"((uint32_t)add))
+                 : WTN_D##count(io)                                                          \
+                 : "l"(a), "l"(b))
 
-#define WTN_WGMMA_COLUMNS(columns, count, a_at, b_at, add_at)                                \
+#define WTN_WGMMA_COLUMNS(columns, count, a_at, b_at)                                        \
     template <bool bf16>                                                                     \
-    WTN_DEVICE void wtn_wgmma(float (&d)[count], uint64_t a, uint64_t b, bool add)           \
+    WTN_DEVICE void wtn_wgmma(float (&d)[count], uint64_t a, uint64_t b)                     \
     {                                                                                        \
         if (bf16) {                                                                          \
-            WTN_WGMMA(columns, "bf16.bf16", count, a_at, b_at, add_at);                      \
+            WTN_WGMMA(columns, "bf16.bf16", count, a_at, b_at, "+f", "1");                   \
         } else {                                                                             \
-            WTN_WGMMA(columns, "f16.f16", count, a_at, b_at, add_at);                        \
+            WTN_WGMMA(columns, "f16.f16", count, a_at, b_at, "+f", "1");                     \
+        }                                                                                    \
+    }                                                                                        \
+    template <bool bf16>                                                                     \
+    WTN_DEVICE void wtn_wgmma_first(float (&d)[count], uint64_t a, uint64_t b)               \
+    {                                                                                        \
+        if (bf16) {                                                                          \
+            WTN_WGMMA(columns, "bf16.bf16", count, a_at, b_at, "=f", "0");                   \
+        } else {                                                                             \
+            WTN_WGMMA(columns, "f16.f16", count, a_at, b_at, "=f", "0");                     \
         }                                                                                    \
     }
 /* clang-format on */
 
-/* wtn_wgmma<bf16>(d, a, b, add): d [64][N] of the warpgroup = a [64][16] * b [N][16]^T, + d where
- * `add`. N is twice the length of d. Lane l of warp w of the warpgroup holds in d[4 j + 2 i + c]
- * row 16 w + l / 4 + 8 i, column 8 j + 2 (l % 4) + c. */
-WTN_WGMMA_COLUMNS(256, 128, 128, 129, 130)
-WTN_WGMMA_COLUMNS(240, 120, 120, 121, 122)
-WTN_WGMMA_COLUMNS(192, 96, 96, 97, 98)
-WTN_WGMMA_COLUMNS(128, 64, 64, 65, 66)
-WTN_WGMMA_COLUMNS(64, 32, 32, 33, 34)
-WTN_WGMMA_COLUMNS(32, 16, 16, 17, 18)
-WTN_WGMMA_COLUMNS(16, 8, 8, 9, 10)
+/* wtn_wgmma<bf16>(d, a, b): d [64][N] of the warpgroup += a [64][16] * b [N][16]^T; wtn_wgmma_first:
+ * = that, whatever d was. N is twice the length of d. Lane l of warp w of the warpgroup holds in
+ * d[4 j + 2 i + c] row 16 w + l / 4 + 8 i, column 8 j + 2 (l % 4) + c. */
+WTN_WGMMA_COLUMNS(256, 128, 128, 129)
+WTN_WGMMA_COLUMNS(240, 120, 120, 121)
+WTN_WGMMA_COLUMNS(192, 96, 96, 97)
+WTN_WGMMA_COLUMNS(128, 64, 64, 65)
+WTN_WGMMA_COLUMNS(112, 56, 56, 57)
+WTN_WGMMA_COLUMNS(96, 48, 48, 49)
+WTN_WGMMA_COLUMNS(80, 40, 40, 41)
+WTN_WGMMA_COLUMNS(64, 32, 32, 33)
+WTN_WGMMA_COLUMNS(48, 24, 24, 25)
+WTN_WGMMA_COLUMNS(32, 16, 16, 17)
+WTN_WGMMA_COLUMNS(16, 8, 8, 9)
 
 #undef WTN_WGMMA_COLUMNS
 #undef WTN_WGMMA

@@ -16,6 +16,7 @@
 #include "core/error.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/gemm/gemm_cuda.h"
+#include "kernels/gemm/gemm_sm90_across.cuh"
 #include "kernels/gemm/gemm_sm90_pair.cuh"
 
 #if WTN_HAS_SM90A
@@ -23,8 +24,8 @@
 WTN_DEVICE uint32_t form_releases(uint32_t kind)
 {
     switch (kind) {
-#define FORM_CASE(name, text, rows, columns, atoms, stages, pair, groups, turns) \
-    case FORM_##name:                                                            \
+#define FORM_CASE(name, text, rows, columns, atoms, stages, pair, groups, turns, grain) \
+    case FORM_##name:                                                                   \
         return pair * groups * 4;
         WTN_FORM_LIST(FORM_CASE)
 #undef FORM_CASE
@@ -51,9 +52,36 @@ template <bool up> WTN_DEVICE void wait_after_survey(void)
     }
 }
 
+/* Whether it is one of this kernel's. */
+template <bool gathers> WTN_DEVICE constexpr bool form_known(uint32_t kind)
+{
+    switch (kind) {
+#define FORM_CASE(name, text, ...) case FORM_##name:
+        WTN_FORM_GATHERED_LIST(FORM_CASE)
+        return gathers;
+        WTN_FORM_BESIDE_LIST(FORM_CASE)
+        return !gathers;
+        WTN_FORM_FEW_LIST(FORM_CASE)
+        return true;
+#undef FORM_CASE
+    default:
+        return false;
+    }
+}
+
+/* Registers of a thread that loads and of one that multiplies: LONG holds 192 sums, and where rows
+ * lie side by side loading needs few. */
+template <bool gathers> struct registers {
+    static constexpr int loading     = gathers ? 72 : 40;
+    static constexpr int multiplying = gathers ? 216 : 232;
+
+    /* What the block is launched with: it gets no more. */
+    static_assert(loading * LOADING_WARPS + multiplying * 8 <= 168 * (LOADING_WARPS + 8), "");
+};
+
 #endif
 
-template <bool bf16, bool up>
+template <bool bf16, bool up, bool gathers>
 WTN_KERNEL_CLUSTER(FULL_THREADS, 1, WTN_FORM_CLUSTER)
 full_kernel(WTN_PARAMS(gemm_params_t, p))
 {
@@ -64,18 +92,20 @@ full_kernel(WTN_PARAMS(gemm_params_t, p))
 
     wait_before_survey<up>();
     survey = survey_take(p.row_begin, p.expert_count, (uint32_t *)(memory + TURN_AT));
-    if (kind == FORM_COUNT) {
-        kind = full_choose(survey, p.N, p.K, p.wide, p.gathers, p.few_rows);
+    if (!form_known<gathers>(kind)) {
+        kind = full_choose<gathers>(survey, p.N, p.wide, p.few_rows);
     }
     init_barriers(wtn_shared_address(memory), form_releases(kind));
     wtn_sync_cluster();
     wait_after_survey<up>();
     if (wtn_warp() < LOADING_WARPS) {
-        wtn_registers_lower<72>();
+        wtn_registers_lower<registers<gathers>::loading>();
         switch (kind) {
-#define FORM_CASE(name, text, ...)                  \
-    case FORM_##name:                               \
-        load<form<__VA_ARGS__>>(p, survey, memory); \
+#define FORM_CASE(name, text, ...)                               \
+    case FORM_##name:                                            \
+        if constexpr (form_known<gathers>(FORM_##name)) {        \
+            load<form<__VA_ARGS__>, gathers>(p, survey, memory); \
+        }                                                        \
         break;
             WTN_FORM_FULL_LIST(FORM_CASE)
 #undef FORM_CASE
@@ -83,11 +113,13 @@ full_kernel(WTN_PARAMS(gemm_params_t, p))
             break;
         }
     } else {
-        wtn_registers_raise<216>();
+        wtn_registers_raise<registers<gathers>::multiplying>();
         switch (kind) {
-#define FORM_CASE(name, text, ...)                                      \
-    case FORM_##name:                                                   \
-        multiply_tiles<bf16, up, form<__VA_ARGS__>>(p, survey, memory); \
+#define FORM_CASE(name, text, ...)                                          \
+    case FORM_##name:                                                       \
+        if constexpr (form_known<gathers>(FORM_##name)) {                   \
+            multiply_tiles<bf16, up, form<__VA_ARGS__>>(p, survey, memory); \
+        }                                                                   \
         break;
             WTN_FORM_FULL_LIST(FORM_CASE)
 #undef FORM_CASE
@@ -277,6 +309,16 @@ static uint32_t block_count(const wtn_cuda_gemm_args_t *args)
     return count > 0 ? (uint32_t)count : 1;
 }
 
+typedef void (*full_kernel_t)(gemm_params_t);
+
+template <bool bf16> static full_kernel_t full_kernel_for(bool up, bool gathers)
+{
+    if (gathers) {
+        return up ? full_kernel<bf16, true, true> : full_kernel<bf16, false, true>;
+    }
+    return up ? full_kernel<bf16, true, false> : full_kernel<bf16, false, false>;
+}
+
 static witan_status_t sm90_run(void *state, const wtn_cuda_gemm_args_t *args)
 {
     bool           up     = args->activation != NULL;
@@ -295,11 +337,11 @@ static witan_status_t sm90_run(void *state, const wtn_cuda_gemm_args_t *args)
     launch.blocks       = (launch.blocks > 0 ? launch.blocks : 1) * WTN_FORM_CLUSTER;
     launch.threads      = FULL_THREADS;
     launch.shared_bytes = full_bytes();
-    if (args->weights->dtype == WITAN_BF16) {
-        return wtn_launch_early(&launch, up ? full_kernel<true, true> : full_kernel<true, false>,
-                                &p);
-    }
-    return wtn_launch_early(&launch, up ? full_kernel<false, true> : full_kernel<false, false>, &p);
+    return wtn_launch_early(&launch,
+                            args->weights->dtype == WITAN_BF16
+                                ? full_kernel_for<true>(up, p.gathers)
+                                : full_kernel_for<false>(up, p.gathers),
+                            &p);
 
 fail:
     return status;

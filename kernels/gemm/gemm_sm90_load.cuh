@@ -346,7 +346,7 @@ template <typename form> WTN_DEVICE void hand_over(uint64_t steps, wtn_saddr_t s
     }
 }
 
-template <typename form>
+template <typename form, bool gathers>
 WTN_DEVICE void load(const gemm_params_t &p, const survey_t &survey, char *memory)
 {
     uint32_t count = walk_count<form>(survey, p.N);
@@ -354,11 +354,11 @@ WTN_DEVICE void load(const gemm_params_t &p, const survey_t &survey, char *memor
 
     if (wtn_warp() == 0) {
         load_tiles<form, true>(p, survey, count, memory);
-    } else if (!p.gathers && wtn_warp() == 1) {
+    } else if (!gathers && wtn_warp() == 1) {
         load_tiles<form, false>(p, survey, count, memory);
-    } else if (p.gathers && wtn_warp() <= GATHERING_WARPS) {
+    } else if (gathers && wtn_warp() <= GATHERING_WARPS) {
         gather_tiles<form>(p, survey, count, wtn_shared_address(memory));
-    } else if (p.gathers && wtn_elect()) {
+    } else if (gathers && wtn_elect()) {
         hand_over<form>((uint64_t)count * step_count<form>(p), wtn_shared_address(memory), ring);
     }
     wtn_sync_warp();

@@ -26,48 +26,55 @@ template <typename form> struct share {
     static constexpr uint32_t count  = form::columns / 2; /* numbers of a block in a thread */
 };
 
-/* d = the sums of one tile, this warpgroup's part of it, from `row` on. The stage before the last
- * one queued is given back as soon as its products are done, so the matrix units always have one
- * more to do. `next`: the named barrier where the other warpgroup waits for its turn, or 0. */
-template <bool bf16, typename form>
-WTN_DEVICE void multiply_tile(const gemm_params_t &p, wtn_saddr_t shared, uint32_t row,
-                              ring_t &ring, uint32_t next,
-                              float (&d)[share<form>::blocks][share<form>::count])
+/* Queue a stage's products: `blocks` times 64 rows of one operand, which lie from a_at on in the
+ * stage, with those of the other, from b_at on. An atom of each has a_rows and b_rows. */
+template <bool bf16, typename form, uint32_t a_rows, uint32_t b_rows, bool first, uint32_t blocks,
+          int count>
+WTN_DEVICE void queue_stage(wtn_saddr_t shared, uint32_t a_at, uint32_t b_at, const ring_t &ring,
+                            float (&d)[blocks][count])
 {
-    uint32_t steps  = step_count<form>(p);
-    uint32_t before = 0;
-    bool     first  = true;
+    wtn_saddr_t at = stage_at<form>(shared, ring.stage);
+    uint64_t    a  = wtn_wgmma_descriptor(at + a_at);
+    uint64_t    b  = wtn_wgmma_descriptor(at + b_at);
+
+    wtn_mbarrier_wait(barrier_full(shared, ring.stage), ring.parity);
+    wtn_wgmma_fence();
+#pragma unroll
+    for (uint32_t i = 0; i < form::atoms * 4; i++) {
+        /* In units of 16 bytes: 16 columns of K are 2. */
+        uint32_t a_i = i / 4 * a_rows * (ATOM_BYTES / 16) + i % 4 * 2;
+        uint32_t b_i = i / 4 * b_rows * (ATOM_BYTES / 16) + i % 4 * 2;
 
 #pragma unroll
-    for (uint32_t m = 0; m < share<form>::blocks; m++) {
-        wtn_wgmma_hold(d[m]);
-    }
-    for (uint32_t step = 0; step < steps; step++) {
-        wtn_saddr_t at = stage_at<form>(shared, ring.stage);
-        uint64_t    a  = wtn_wgmma_descriptor(at + row * ATOM_BYTES);
-        uint64_t    b  = wtn_wgmma_descriptor(at + form::rows * form::atoms * ATOM_BYTES);
+        for (uint32_t m = 0; m < blocks; m++) {
+            uint64_t a_m = a + a_i + m * 64 * (ATOM_BYTES / 16);
 
-        wtn_mbarrier_wait(barrier_full(shared, ring.stage), ring.parity);
-        wtn_wgmma_fence();
-#pragma unroll
-        for (uint32_t i = 0; i < form::atoms * 4; i++) {
-            /* In units of 16 bytes: 16 columns of K are 2. */
-            uint32_t a_at = i / 4 * form::rows * (ATOM_BYTES / 16) + i % 4 * 2;
-            uint32_t b_at = i / 4 * form::columns * (ATOM_BYTES / 16) + i % 4 * 2;
-
-#pragma unroll
-            for (uint32_t m = 0; m < share<form>::blocks; m++) {
-                wtn_wgmma<bf16>(d[m], a + a_at + m * 64 * (ATOM_BYTES / 16), b + b_at,
-                                !first || i > 0);
+            if (first && i == 0) {
+                wtn_wgmma_first<bf16>(d[m], a_m, b + b_i);
+            } else {
+                wtn_wgmma<bf16>(d[m], a_m, b + b_i);
             }
         }
-        wtn_wgmma_commit();
+    }
+    wtn_wgmma_commit();
+}
+
+/* d = the sums of one tile, this warpgroup's part of it. The stage before the last one queued is
+ * given back as soon as its products are done, so the matrix units always have one more to do.
+ * `next`: the named barrier where the other warpgroup waits for its turn, or 0. */
+template <bool bf16, typename form, uint32_t a_rows, uint32_t b_rows, uint32_t blocks, int count>
+WTN_DEVICE void multiply_tile(const gemm_params_t &p, wtn_saddr_t shared, uint32_t a_at,
+                              uint32_t b_at, ring_t &ring, uint32_t next, float (&d)[blocks][count])
+{
+    uint32_t before = ring.stage;
+
+    queue_stage<bf16, form, a_rows, b_rows, true>(shared, a_at, b_at, ring, d);
+    ring_next(ring, form::stages);
+    for (uint32_t left = step_count<form>(p) - 1; left > 0; left--) {
+        queue_stage<bf16, form, a_rows, b_rows, false>(shared, a_at, b_at, ring, d);
         wtn_wgmma_wait<1>();
-        if (!first) {
-            stage_release<form>(shared, before);
-        }
+        stage_release<form>(shared, before);
         before = ring.stage;
-        first  = false;
         ring_next(ring, form::stages);
     }
     if (next != 0) {
@@ -75,7 +82,7 @@ WTN_DEVICE void multiply_tile(const gemm_params_t &p, wtn_saddr_t shared, uint32
     }
     wtn_wgmma_wait<0>();
 #pragma unroll
-    for (uint32_t m = 0; m < share<form>::blocks; m++) {
+    for (uint32_t m = 0; m < blocks; m++) {
         wtn_wgmma_hold(d[m]);
     }
     stage_release<form>(shared, before);
@@ -116,10 +123,10 @@ WTN_DEVICE void add_bias(const float *bias, uint32_t column, uint32_t N, float (
     }
 }
 
-/* silu and swish, unrolled: what most models have. g lies in d[8 j + i], u of the same column in
- * d[8 j + 4 + i], i < 4; h takes g's place. */
-template <int count>
-WTN_DEVICE void activate_swish(const witan_activation_t &activation, float (&d)[count])
+/* silu and swish, unrolled: what most models have. g lies in d[2 w j + i], u of the same column in
+ * d[2 w j + w + i], i < w; h takes g's place. */
+template <int w>
+WTN_DEVICE void activate_swish(const witan_activation_t &activation, float *d, int count)
 {
     witan_activation_t swish = activation;
 
@@ -127,35 +134,35 @@ WTN_DEVICE void activate_swish(const witan_activation_t &activation, float (&d)[
     swish.parameter = activation.kind == WITAN_ACTIVATION_SILU ? 1.0f : activation.parameter;
     swish.gated     = true;
 #pragma unroll
-    for (int j = 0; j < count; j += 8) {
+    for (int j = 0; j < count; j += 2 * w) {
 #pragma unroll
-        for (int i = j; i < j + 4; i++) {
-            d[i] = wtn_activate_gated<false>(swish, d[i], d[i + 4]);
+        for (int i = j; i < j + w; i++) {
+            d[i] = wtn_activate_gated<false>(swish, d[i], d[i + w]);
         }
     }
 }
 
 /* All others, in a loop that turns the accumulator round, as eight formulas at each of its places
- * would be much code. Gated as above; else u in d[4 j + i]. */
-template <bool gated, int count>
+ * would be much code. Gated as above; else u in d[w j + i]. */
+template <bool gated, int w, int count>
 WTN_DEVICE void activate_turning(const witan_activation_t &activation, float (&d)[count])
 {
-    const int step = gated ? 8 : 4;
+    const int step = gated ? 2 * w : w;
 
 #pragma unroll 1
     for (int j = 0; j < count; j += step) {
-        float h[4];
+        float h[w];
 
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            h[i] = wtn_activate_gated<false>(activation, d[i], d[gated ? i + 4 : i]);
+        for (int i = 0; i < w; i++) {
+            h[i] = wtn_activate_gated<false>(activation, d[i], d[gated ? i + w : i]);
         }
 #pragma unroll
         for (int i = 0; i + step < count; i++) {
             d[i] = d[i + step];
         }
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < w; i++) {
             d[count - step + i] = h[i];
         }
     }
@@ -272,68 +279,43 @@ WTN_DEVICE void finish_block(const gemm_params_t &p, const tile_t &tile, uint32_
     if (up && p.activation.gated) {
         if (p.activation.kind == WITAN_ACTIVATION_SILU ||
             p.activation.kind == WITAN_ACTIVATION_SWISH) {
-            activate_swish(p.activation, d);
+            activate_swish<4>(p.activation, d, count);
         } else {
-            activate_turning<true>(p.activation, d);
+            activate_turning<true, 4>(p.activation, d);
         }
         store_rows<bf16, 8, form>(p, to, tile.column / 2, turn, d);
     } else {
         if (up) {
-            activate_turning<false>(p.activation, d);
+            activate_turning<false, 4>(p.activation, d);
         }
         store_rows<bf16, 4, form>(p, to, tile.column, turn, d);
     }
 }
 
+/* One tile, of which this warpgroup has the rows from `row` on. */
 template <bool bf16, bool up, typename form>
-WTN_DEVICE void multiply_tiles(const gemm_params_t &p, const survey_t &survey, char *memory)
+WTN_DEVICE void multiply_along(const gemm_params_t &p, const tile_t &tile, uint32_t row,
+                               uint32_t next, ring_t &ring, char *memory)
 {
-    constexpr uint32_t turns = form::turns;
+    uint32_t warp = wtn_warp() - LOADING_WARPS;
+    char    *turn = memory + TURN_AT + warp * form::turn_bytes;
+    uint32_t to[share<form>::blocks];
+    float    d[share<form>::blocks][share<form>::count];
 
-    wtn_saddr_t shared = wtn_shared_address(memory);
-    uint32_t    warp   = wtn_warp() - LOADING_WARPS;
-    uint32_t    group  = warp / 4;
-    uint32_t    row    = form::groups > 1 ? group * 64 : 0;
-    uint32_t    count  = walk_count<form>(survey, p.N);
-    uint32_t    steps  = step_count<form>(p);
-    char       *turn   = memory + TURN_AT + warp * form::turn_bytes;
-    ring_t      ring   = {0, 0};
-    float       d[share<form>::blocks][share<form>::count];
-
-    if (turns > 1 && group > 0) {
-        ring_skip(ring, form::stages, steps);
+#pragma unroll
+    for (uint32_t m = 0; m < share<form>::blocks; m++) {
+        to[m] = row_out(p, tile, row + m * 64 + warp % 4 * 16);
     }
-    for (uint32_t i = turns > 1 ? group : 0; i < count; i += turns) {
-        bool     more = turns > 1 && i + 1 < count;
-        uint32_t to[share<form>::blocks];
-        tile_t   tile;
-
-        /* Only who takes the stages in order can tell by parity whether one is full. */
-        if (turns > 1 && i > 0) {
-            wtn_sync_named(1 + group, 256);
-        }
-        wtn_mbarrier_wait(barrier_full(shared, ring.stage), ring.parity);
-        tile = *tile_slot(memory, i);
-        if (form::groups > 1 && row >= tile.rows) {
-            pass_tile<form>(p, shared, ring);
-            continue;
-        }
+    multiply_tile<bf16, form, form::rows, form::columns>(p, wtn_shared_address(memory),
+                                                         row * ATOM_BYTES,
+                                                         form::rows * form::atoms * ATOM_BYTES,
+                                                         ring, next, d);
 #pragma unroll
-        for (uint32_t m = 0; m < share<form>::blocks; m++) {
-            to[m] = row_out(p, tile, row + m * 64 + warp % 4 * 16);
-        }
-        multiply_tile<bf16, form>(p, shared, row, ring, more ? 2 - group : 0, d);
-#pragma unroll
-        for (uint32_t m = 0; m < share<form>::blocks; m++) {
-            if (form::rows > 64 || warp % 4 * 16 < tile.rows) {
-                finish_block<bf16, up, form>(p, tile, to[m], turn, d[m]);
-            }
-        }
-        if (turns > 1) {
-            ring_skip(ring, form::stages, steps);
+    for (uint32_t m = 0; m < share<form>::blocks; m++) {
+        if (form::rows > 64 || warp % 4 * 16 < tile.rows) {
+            finish_block<bf16, up, form>(p, tile, to[m], turn, d[m]);
         }
     }
-    wtn_bulk_wait_read(); /* before this memory is another block's */
 }
 
 #endif

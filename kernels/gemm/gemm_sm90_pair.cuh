@@ -252,20 +252,6 @@ template <typename form> WTN_DEVICE void pair_hand_over(const pair_params_t &p, 
 
 /* ---- multiplying ---- */
 
-template <bool bf16, bool up, typename form>
-WTN_DEVICE void pair_tile(const gemm_params_t &p, const told_t &told, char *memory, ring_t &ring)
-{
-    tile_t   tile = told_tile(told);
-    uint32_t warp = wtn_warp() - LOADING_WARPS;
-    uint32_t to   = row_out(p, tile, warp * 16);
-    float    d[1][share<form>::count];
-
-    multiply_tile<bf16, form>(p, wtn_shared_address(memory), 0, ring, 0, d);
-    if (warp * 16 < tile.rows) {
-        finish_block<bf16, up, form>(p, tile, to, memory + TURN_AT + warp * form::turn_bytes, d[0]);
-    }
-}
-
 /* This warp has stored its part of a tile of this expert's h. All lanes wait: were it one, the
  * compiler would no longer know that the warp's lanes go together. */
 WTN_DEVICE void say_stored(char *memory, uint32_t expert, ring_t &places)
@@ -293,10 +279,10 @@ WTN_DEVICE void pair_multiply(const pair_params_t &p, char *memory)
             break;
         }
         if (told.kind == TOLD_DOWN) {
-            pair_tile<bf16, false, form>(p.down, told, memory, ring);
+            multiply_along<bf16, false, form>(p.down, told_tile(told), 0, 0, ring, memory);
             continue;
         }
-        pair_tile<bf16, true, form>(p.up, told, memory, ring);
+        multiply_along<bf16, true, form>(p.up, told_tile(told), 0, 0, ring, memory);
         say_stored(memory, told.expert, places);
     }
     say_stored(memory, NO_EXPERT, places);

@@ -6,16 +6,19 @@
 #include "kernels/cuda/device_sm90.cuh"
 
 /* Forms: rows and columns of a tile, 64-wide steps of K in a stage, stages in flight, blocks that
- * share weights, warpgroups that share a tile, warpgroups that take tiles in turn. All forms give a
- * row the same bits.
+ * share weights, warpgroups that share a tile, warpgroups that take tiles in turn, and the rows by
+ * which a tile costs the matrix units time: 64 where rows are their M, 16 where weights are, rows
+ * being N (gemm_sm90_across.cuh). All forms give a row the same bits.
  *
- * A block of the full ones has a multiprocessor to itself. MIDDLE, WIDE and WIDE240 are for many
- * rows; WIDE where rows are gathered, WIDE240 for widths that 240 divides better than 256. Both
- * multiplying warpgroups take 64 rows each of the wide ones' tiles; in the other forms they take
- * whole tiles in turn, one multiplying while the other stores. Where two blocks share weights, they
- * take tiles above each other, and each brings half of the weights to both. BROAD and FEW stream
- * weights past few rows, 128 KB of them in flight: BROAD where gathered rows are so many that
- * bringing them for every 128 columns is felt.
+ * A block of the full ones has a multiprocessor to itself, and there is a kernel of those for rows
+ * that are gathered, one of those for rows side by side, FEW being in both. Of many rows gathered
+ * ones take WIDE, or WIDE240 for widths that 240 divides better than 256: to bring rows by index is
+ * dear, so they are brought seldom, and both multiplying warpgroups take 64 rows each of a tile. In
+ * the other forms they take whole tiles in turn, one multiplying while the other stores: LONG,
+ * which leaves the loading warps no registers to gather with, and MIDDLE where tiles are too few
+ * for it. Where two blocks share weights, they take tiles above each other, and each brings half of
+ * the weights to both. BROAD and FEW stream weights past few rows, 128 KB of them in flight: BROAD
+ * where gathered rows are so many that bringing them for every 128 columns is felt.
  *
  * The light ones do up and down in one kernel (gemm_sm90_pair.cuh): STRIPs for up to 16 rows, as
  * narrow as deals them out evenly, HALF for more. Two blocks fit on a multiprocessor, though the
@@ -26,16 +29,22 @@
 #ifndef WTN_FORM_PAIR
 #define WTN_FORM_PAIR 2
 #endif
-#define WTN_FORM_FULL_LIST(X)                                \
-    X(WIDE, wide, 128, 256, 1, 4, WTN_FORM_PAIR, 2, 1)       \
-    X(WIDE240, wide240, 128, 240, 1, 4, WTN_FORM_PAIR, 2, 1) \
-    X(MIDDLE, middle, 128, 128, 1, 6, WTN_FORM_PAIR, 1, 2)   \
-    X(BROAD, broad, 64, 256, 1, 4, 1, 1, 2)                  \
-    X(FEW, few, 64, 128, 1, 8, 1, 1, 2)
-#define WTN_FORM_LIGHT_LIST(X)                  \
-    X(HALF, half, 64, 64, 1, 6, 1, 1, 1)        \
-    X(STRIP64, strip64, 16, 64, 1, 10, 1, 1, 1) \
-    X(STRIP32, strip32, 16, 32, 2, 9, 1, 1, 1)
+#define WTN_FORM_GATHERED_LIST(X)                                \
+    X(WIDE, wide, 128, 256, 1, 4, WTN_FORM_PAIR, 2, 1, 64)       \
+    X(WIDE240, wide240, 128, 240, 1, 4, WTN_FORM_PAIR, 2, 1, 64) \
+    X(BROAD, broad, 64, 256, 1, 4, 1, 1, 2, 64)
+#define WTN_FORM_BESIDE_LIST(X)                            \
+    X(LONG, long, 128, 192, 1, 5, WTN_FORM_PAIR, 1, 2, 64) \
+    X(MIDDLE, middle, 128, 128, 1, 6, WTN_FORM_PAIR, 1, 2, 16)
+#define WTN_FORM_FEW_LIST(X) X(FEW, few, 64, 128, 1, 8, 1, 1, 2, 64)
+#define WTN_FORM_FULL_LIST(X) \
+    WTN_FORM_GATHERED_LIST(X) \
+    WTN_FORM_BESIDE_LIST(X)   \
+    WTN_FORM_FEW_LIST(X)
+#define WTN_FORM_LIGHT_LIST(X)                      \
+    X(HALF, half, 64, 64, 1, 6, 1, 1, 1, 64)        \
+    X(STRIP64, strip64, 16, 64, 1, 10, 1, 1, 1, 64) \
+    X(STRIP32, strip32, 16, 32, 2, 9, 1, 1, 1, 64)
 #define WTN_FORM_LIST(X)  \
     WTN_FORM_FULL_LIST(X) \
     WTN_FORM_LIGHT_LIST(X)
@@ -59,22 +68,26 @@ typedef enum form_kind {
 
 /* A form as a type, so that all its numbers are the compiler's. */
 template <uint32_t form_rows, uint32_t form_columns, uint32_t form_atoms, uint32_t form_stages,
-          uint32_t form_pair, uint32_t form_groups, uint32_t form_turns>
+          uint32_t form_pair, uint32_t form_groups, uint32_t form_turns, uint32_t form_grain>
 struct form {
     static constexpr uint32_t rows = form_rows, columns = form_columns, atoms = form_atoms,
                               stages = form_stages, pair = form_pair, groups = form_groups,
-                              turns = form_turns;
+                              turns = form_turns, grain = form_grain;
+    static constexpr bool across = grain < 64;
 
-    static constexpr uint32_t stage_bytes  = (rows + columns) * atoms * 128;
-    static constexpr bool     bulk         = turns > 1; /* how rows are stored */
-    static constexpr uint32_t turn_columns = rows == 64 && columns == 64 ? 64 : 128;
-    static constexpr uint32_t turn_stride  = turn_columns * 2 + 16;
-    static constexpr uint32_t turn_bytes   = 16 * turn_stride;
-    static constexpr uint32_t turn_count   = rows < 64 ? 1 : 4 * groups * turns;
-    static constexpr uint32_t ring_at = (TURN_AT + turn_count * turn_bytes + 1023) / 1024 * 1024;
+    static constexpr uint32_t stage_bytes = (rows + columns) * atoms * 128;
+    static constexpr bool     bulk        = turns > 1; /* how rows are stored */
+    static constexpr uint32_t turn_columns =
+        columns == 192 || (rows == 64 && columns == 64) ? 64 : 128;
+    static constexpr uint32_t turn_stride = turn_columns * 2 + 16;
+    static constexpr uint32_t turn_bytes  = 16 * turn_stride;
+    static constexpr uint32_t turn_count  = rows < 64 ? 1 : 4 * groups * turns;
+    static constexpr uint32_t put_bytes =
+        across ? groups * turns * rows * 128 : turn_count * turn_bytes;
+    static constexpr uint32_t ring_at = (TURN_AT + put_bytes + 1023) / 1024 * 1024;
     static constexpr uint32_t bytes   = ring_at + stages * stage_bytes;
 
-    static_assert(turn_count * turn_bytes > SURVEY * sizeof(uint32_t), "row counts");
+    static_assert(put_bytes > SURVEY * sizeof(uint32_t), "row counts");
     /* The matrix units read 64 rows. Of a form of fewer the others are whatever follows in the
      * stage: no row's sum depends on another row. */
     static_assert((atoms - 1) * rows * 128 + 64 * 128 <= stage_bytes, "64 rows of the last of A");
@@ -212,25 +225,22 @@ WTN_DEVICE survey_t survey_take(const int64_t *row_begin, uint32_t expert_count,
     return s;
 }
 
-/* From this K on, wide tiles are ahead though their ends are not hidden: they bring less. */
-#define DEEP 2560u
-
-/* The form for these row counts; the same in every warp of the grid. Gathered rows cost the more
- * the oftener they are brought, so then tiles are wide. The limits were measured on an H200. */
-WTN_DEVICE uint32_t full_choose(const survey_t &s, uint32_t N, uint32_t K, uint32_t wide,
-                                bool gathers, bool few_rows)
+/* The form for these row counts; the same in every warp of the grid. The limits were measured on an
+ * H200. */
+template <bool gathers>
+WTN_DEVICE uint32_t full_choose(const survey_t &s, uint32_t N, uint32_t wide, bool few_rows)
 {
-    uint32_t blocks = wtn_block_count();
-    bool     many   = s.blocks64 > 2 * s.hit && s.blocks128 * divide_up(N, wide) >= blocks;
+    uint32_t columns = gathers ? wide : 192;
+    bool many = s.blocks64 > 2 * s.hit && s.blocks128 * divide_up(N, columns) >= wtn_block_count();
 
     if (few_rows || s.blocks64 == s.hit) {
         return gathers && s.rows / 48 >= s.hit ? FORM_BROAD : FORM_FEW;
     }
-    if (!gathers && (!many || K < DEEP)) {
-        return FORM_MIDDLE;
-    }
     if (!many) {
-        return FORM_BROAD;
+        return gathers ? FORM_BROAD : FORM_MIDDLE;
+    }
+    if (!gathers) {
+        return FORM_LONG;
     }
     return wide == 240 ? FORM_WIDE240 : FORM_WIDE;
 }
@@ -366,7 +376,8 @@ template <typename form> WTN_DEVICE tile_t walk_find(walk_t &w, uint32_t index, 
     uint32_t local  = walk_window<form>(w, index);
     tile_t   tile   = walk_expert<form>(w, local);
     uint32_t blocks = divide_up(tile.rows, form::rows);
-    uint32_t block, group, width;
+    uint32_t each   = form::rows; /* the last two tiles of a pair have as many rows */
+    uint32_t group, width, before;
 
     tile.shares = local < blocks / form::pair * w.column_tiles;
     if (tile.shares) {
@@ -374,17 +385,20 @@ template <typename form> WTN_DEVICE tile_t walk_find(walk_t &w, uint32_t index, 
         width = blocks / form::pair - group * most;
         width = width < most ? width : most;
         local -= group * most * w.column_tiles;
-        block       = (group * most + local % width) * form::pair + rank % form::pair;
         tile.column = local / width * form::columns;
+        before      = (group * most + local % width) * form::pair * form::rows;
+        each        = divide_up(tile.rows - before, form::pair * form::grain) * form::grain;
+        each        = each < form::rows ? each : form::rows;
+        before += rank % form::pair * each;
     } else {
-        block       = blocks - 1;
         tile.column = (local - blocks / form::pair * w.column_tiles) * form::pair + rank;
         tile.column *= form::columns;
+        before = (blocks - 1) * form::rows;
     }
     tile.shares = tile.shares && form::pair > 1;
-    tile.row += (int64_t)block * form::rows;
-    tile.rows -= block * form::rows;
-    tile.rows = tile.rows < form::rows ? tile.rows : form::rows;
+    tile.row += before;
+    tile.rows -= before;
+    tile.rows = tile.rows < each ? tile.rows : each;
     if (tile.column >= w.N) {
         tile.column = w.N;
         tile.rows   = 0;

@@ -161,8 +161,8 @@ static void run_form(uint32_t form, problem_t *p, bool up, bool gathers)
 
 static int prefill(int64_t mean)
 {
-    static const uint32_t    forms[] = {FORM_COUNT, FORM_WIDE, FORM_MIDDLE};
-    static const char *const names[] = {"chosen", "wide", "middle"};
+    static const uint32_t    forms[] = {FORM_COUNT, FORM_MIDDLE};
+    static const char *const names[] = {"chosen", "middle"};
 
     printf("prefill, bf16, TFLOP/s (of dense cuBLAS): up of rows gathered, of rows side by side; "
            "down\n");
@@ -189,7 +189,7 @@ static int prefill(int64_t mean)
         t = times_of(9, works);
         printf("%-12s %5lld %-7s %6.1f                %22s  %6.1f\n", m.name, (long long)mean,
                "cublas", up / t[0], "", down / t[1]);
-        for (int f = 0; f < 3; f++) {
+        for (int f = 0; f < 2; f++) {
             const double *of = &t[2 + 3 * f];
 
             printf("%-12s %5lld %-7s %6.1f (%.3f) %6.1f (%.3f)          %6.1f (%.3f)\n", m.name,
@@ -252,19 +252,19 @@ static int sustain(int64_t mean)
             {"dense up", up, [&] { dense(p.x_sorted, p.w_up, wide, p.rows, p.up.N, p.up.K); }},
             {"up gathered", up, [&] { run_form(FORM_COUNT, &p, true, true); }},
             {"up beside, middle", up, [&] { run_form(FORM_MIDDLE, &p, true, false); }},
-            {"up beside, wide", up, [&] { run_form(FORM_WIDE, &p, true, false); }},
+            {"up beside, long", up, [&] { run_form(FORM_LONG, &p, true, false); }},
             {"dense down", down, [&] { dense(p.h, p.w_down, p.out, p.rows, p.down.N, p.down.K); }},
             {"down, middle", down, [&] { run_form(FORM_MIDDLE, &p, false, false); }},
-            {"down, wide", down, [&] { run_form(FORM_WIDE, &p, false, false); }},
+            {"down, long", down, [&] { run_form(FORM_LONG, &p, false, false); }},
             {"both, middle", up + down,
              [&] {
                  run_form(FORM_COUNT, &p, true, true);
                  run_form(FORM_MIDDLE, &p, false, false);
              }},
-            {"both, wide", up + down,
+            {"both, long", up + down,
              [&] {
                  run_form(FORM_COUNT, &p, true, true);
-                 run_form(FORM_WIDE, &p, false, false);
+                 run_form(FORM_LONG, &p, false, false);
              }},
         };
         const size_t                     count = sizeof(works) / sizeof(works[0]);
@@ -471,7 +471,7 @@ static int layer(void)
 
     problem_make(&p, true, true, false, 2048, 768, ragged(128, 2048), 32768);
     flops = 2.0 * p.rows * (p.up.N * p.up.K + p.down.N * p.down.K);
-    for (uint32_t form : {FORM_COUNT, FORM_MIDDLE, FORM_WIDE, FORM_COUNT}) {
+    for (uint32_t form : {FORM_COUNT, FORM_MIDDLE, FORM_COUNT}) {
         double both = time_of(15, [&] {
             run_form(form, &p, true, true);
             run_form(form, &p, false, false);

@@ -23,6 +23,7 @@ void bulk_read(void);
 void set_registers(const char *wrapper, place_t place, uint32_t count, bool raise);
 void act_elect(void *const lanes[WARP]);
 void act_store_matrix(void *const lanes[WARP]);
+void act_store_matrix_turned(void *const lanes[WARP]);
 
 struct stmatrix_t {
     uint32_t row, words[4];
@@ -156,6 +157,13 @@ WTN_DEVICE void wtn_store_matrix(wtn_saddr_t row, uint32_t a, uint32_t b, uint32
 
     emulator::meet("wtn_store_matrix", here, &mine, emulator::act_store_matrix);
 }
+WTN_DEVICE void wtn_store_matrix_turned(wtn_saddr_t row, uint32_t a, uint32_t b, uint32_t c,
+                                        uint32_t d, WTN_HERE)
+{
+    emulator::stmatrix_t mine = {row, {a, b, c, d}};
+
+    emulator::meet("wtn_store_matrix_turned", here, &mine, emulator::act_store_matrix_turned);
+}
 
 /* ---- "Asynchronous Warpgroup Level Matrix Instructions" ---- */
 
@@ -176,10 +184,16 @@ template <int count> WTN_DEVICE void wtn_wgmma_hold(float (&d)[count])
     (void)d;
 }
 template <bool bf16, int count>
-WTN_DEVICE void wtn_wgmma(float (&d)[count], uint64_t a, uint64_t b, bool add, WTN_HERE)
+WTN_DEVICE void wtn_wgmma(float (&d)[count], uint64_t a, uint64_t b, WTN_HERE)
 {
     static_assert(count % 4 == 0 && count >= 4 && count <= 128, "N is a multiple of 8, up to 256");
-    emulator::wgmma(here, d, count, a, b, add, bf16);
+    emulator::wgmma(here, d, count, a, b, true, bf16);
+}
+template <bool bf16, int count>
+WTN_DEVICE void wtn_wgmma_first(float (&d)[count], uint64_t a, uint64_t b, WTN_HERE)
+{
+    static_assert(count % 4 == 0 && count >= 4 && count <= 128, "N is a multiple of 8, up to 256");
+    emulator::wgmma(here, d, count, a, b, false, bf16);
 }
 
 #endif

@@ -37,6 +37,7 @@ void sm90_begin(block_t *block)
     s->matrices.assign(threads, matrix_queue_t());
     s->registers.assign(block->warps.size(),
                         std::min<uint32_t>(REGISTERS_MAX, REGISTERS / (uint32_t)threads) / 8 * 8);
+    s->pool = s->registers.empty() ? 0 : s->registers[0] * WARP * (uint32_t)block->warps.size();
     s->unfenced.assign(block->shared_bytes / 16 + 1, false);
     s->unfenced_list.clear();
     s->tests = 0;
@@ -273,7 +274,7 @@ void check_cluster(const char *wrapper, place_t place, uint32_t blocks, uint32_t
     }
 }
 
-/* A warp that wants more waits until the SM has them. */
+/* A warp that wants more waits until others of the block have given back as many. */
 void set_registers(const char *wrapper, place_t place, uint32_t count, bool raise)
 {
     std::vector<uint32_t> &registers = self->block->sm90->registers;
@@ -289,7 +290,7 @@ void set_registers(const char *wrapper, place_t place, uint32_t count, bool rais
         for (uint32_t i = 0; i < registers.size(); i++) {
             sum += WARP * (i == warp ? count : registers[i]);
         }
-        if (sum <= REGISTERS) {
+        if (sum <= self->block->sm90->pool) {
             break;
         }
         spin(wrapper, place, SPINS_BLOCK);
@@ -315,6 +316,21 @@ void act_store_matrix(void *const lanes[WARP])
         for (uint32_t pair = 0; pair < 4; pair++) {
             memcpy(to + 4 * pair, &((const stmatrix_t *)lanes[row % 8 * 4 + pair])->words[row / 8],
                    4);
+        }
+    }
+}
+/* Lane l names row l%8 of matrix l/8; number i of that row is half l%8%2 of word l/8 of the lane
+ * which holds pair l%8/2 of row i. */
+void act_store_matrix_turned(void *const lanes[WARP])
+{
+    for (uint32_t row = 0; row < WARP; row++) {
+        char *to = shared_at("wtn_store_matrix_turned", self->place,
+                             ((const stmatrix_t *)lanes[row])->row, 16, 16);
+        for (uint32_t i = 0; i < 8; i++) {
+            const stmatrix_t *from = (const stmatrix_t *)lanes[i * 4 + row % 8 / 2];
+            uint16_t          half = (uint16_t)(from->words[row / 8] >> (row % 2 * 16));
+
+            memcpy(to + 2 * i, &half, sizeof(half));
         }
     }
 }

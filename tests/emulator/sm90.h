@@ -53,6 +53,7 @@ struct sm90_t {
     std::vector<std::vector<bulk_t>> bulks;     /* by thread */
     std::vector<matrix_queue_t>      matrices;  /* by thread */
     std::vector<uint32_t>            registers; /* of a thread, by warp */
+    uint32_t                         pool;      /* of the block */
     std::vector<bool>                unfenced;  /* 16-byte chunks that cp.async wrote */
     std::vector<uint32_t>            unfenced_list;
     uint32_t                         tests; /* mbarrier tests in a row that said no */

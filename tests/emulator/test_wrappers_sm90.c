@@ -155,9 +155,9 @@ static bool product_equal(const product_t *p)
 
 START_TEST(test_product_of_whole_numbers_is_exact)
 {
-    static const uint32_t widths[] = {16, 32, 128, 256};
+    static const uint32_t widths[] = {16, 48, 80, 128, 256};
 
-    for (int i = 0; i < 4; i++) {
+    for (size_t i = 0; i < sizeof(widths) / sizeof(widths[0]); i++) {
         for (int kind = 0; kind < 4; kind++) {
             product_t *p = product_make(widths[i], kind % 2 != 0, kind / 2 != 0);
             OK(product_run(p, kind % 2 != 0, kind / 2 != 0, SM90_RIGHT));
@@ -202,6 +202,7 @@ END_TEST
 START_TEST(test_stmatrix_as_plain_c)
 {
     uint32_t in[128], out[128];
+    uint16_t before[256], after[256];
     void    *device_in, *device_out;
 
     for (uint32_t i = 0; i < 128; i++) {
@@ -209,11 +210,19 @@ START_TEST(test_stmatrix_as_plain_c)
     }
     device_in  = device_from(in, sizeof(in));
     device_out = device_from(NULL, sizeof(out));
-    OK(sm90_stmatrix(device_in, device_out, NULL));
+    OK(sm90_stmatrix(device_in, device_out, false, NULL));
     to_host(out, device_out, sizeof(out));
-    OK(cudaFree(device_in));
     /* word m of lane l is pair l % 4 of row l / 4 of matrix m: here both lie in the same order */
     ck_assert_mem_eq(out, in, sizeof(in));
+    device_out = device_from(NULL, sizeof(out));
+    OK(sm90_stmatrix(device_in, device_out, true, NULL));
+    to_host(out, device_out, sizeof(out));
+    OK(cudaFree(device_in));
+    memcpy(before, in, sizeof(before));
+    memcpy(after, out, sizeof(after));
+    for (uint32_t i = 0; i < 256; i++) { /* number i % 8 of row i / 8 % 8 of matrix i / 64 */
+        ck_assert_uint_eq(after[i], before[i / 64 * 64 + i % 8 * 8 + i / 8 % 8]);
+    }
 }
 END_TEST
 

@@ -127,8 +127,13 @@ WTN_DEVICE void multiply(wtn_saddr_t shared, float (&d)[count], bool add)
 
     wtn_wgmma_hold(d);
     wtn_wgmma_fence();
-    for (uint32_t k = 0; k < 4; k++) {
-        wtn_wgmma<bf16>(d, a + 2 * k, b + 2 * k, add || k > 0);
+    if (add) {
+        wtn_wgmma<bf16>(d, a, b);
+    } else {
+        wtn_wgmma_first<bf16>(d, a, b);
+    }
+    for (uint32_t k = 1; k < 4; k++) {
+        wtn_wgmma<bf16>(d, a + 2 * k, b + 2 * k);
     }
     wtn_wgmma_commit();
 }
@@ -197,10 +202,14 @@ extern "C" witan_status_t sm90_product(const void *a, const void *b, float *d, u
         return wtn_launch(&launch, product_kernel<16, false>, &p);
     case 17:
         return wtn_launch(&launch, product_kernel<16, true>, &p);
-    case 32:
-        return wtn_launch(&launch, product_kernel<32, false>, &p);
-    case 33:
-        return wtn_launch(&launch, product_kernel<32, true>, &p);
+    case 48:
+        return wtn_launch(&launch, product_kernel<48, false>, &p);
+    case 49:
+        return wtn_launch(&launch, product_kernel<48, true>, &p);
+    case 80:
+        return wtn_launch(&launch, product_kernel<80, false>, &p);
+    case 81:
+        return wtn_launch(&launch, product_kernel<80, true>, &p);
     case 128:
         return wtn_launch(&launch, product_kernel<128, false>, &p);
     case 129:
@@ -222,6 +231,7 @@ fail:
 typedef struct stmatrix_params {
     const uint32_t *in;
     uint32_t       *out;
+    bool            turned;
 } stmatrix_params_t;
 
 WTN_KERNEL(32, 1) stmatrix_kernel(WTN_PARAMS(stmatrix_params_t, p))
@@ -230,16 +240,22 @@ WTN_KERNEL(32, 1) stmatrix_kernel(WTN_PARAMS(stmatrix_params_t, p))
     char    *shared = wtn_shared();
     uint32_t lane   = wtn_lane();
 
-    wtn_store_matrix(wtn_shared_address(shared) + 16 * lane, p.in[lane], p.in[32 + lane],
-                     p.in[64 + lane], p.in[96 + lane]);
+    if (p.turned) {
+        wtn_store_matrix_turned(wtn_shared_address(shared) + 16 * lane, p.in[lane], p.in[32 + lane],
+                                p.in[64 + lane], p.in[96 + lane]);
+    } else {
+        wtn_store_matrix(wtn_shared_address(shared) + 16 * lane, p.in[lane], p.in[32 + lane],
+                         p.in[64 + lane], p.in[96 + lane]);
+    }
     wtn_sync_warp();
     wtn_store16(p.out + 4 * lane, wtn_load16(shared + 16 * lane));
 #endif
 }
 
-extern "C" witan_status_t sm90_stmatrix(const uint32_t *in, uint32_t *out, void *stream)
+extern "C" witan_status_t sm90_stmatrix(const uint32_t *in, uint32_t *out, bool turned,
+                                        void *stream)
 {
-    stmatrix_params_t p      = {in, out};
+    stmatrix_params_t p      = {in, out, turned};
     wtn_launch_t      launch = {"stmatrix_kernel", 1, 1, 32, 512, stream};
 
     return wtn_launch(&launch, stmatrix_kernel, &p);

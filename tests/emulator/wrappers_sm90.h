@@ -2,6 +2,7 @@
 #ifndef WTN_TEST_WRAPPERS_SM90_H
 #define WTN_TEST_WRAPPERS_SM90_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <witan/status.h>
@@ -17,8 +18,8 @@ enum { BOX_COLUMNS = 64, BOX_ROWS = 24 };
 witan_status_t sm90_box(const void *matrix, uint64_t rows, uint64_t columns, uint64_t stride,
                         int32_t x, int32_t y, void *out, void *stream);
 
-/* d [64][n] = add ? d + a b^T : a b^T, a [64][64], b [n][64], by four wgmma of 16. n: 16, 32, 128
- * or 256. Broken: 0, or one of below. */
+/* d [64][n] = add ? d + a b^T : a b^T, a [64][64], b [n][64], by four wgmma of 16. n: 16, 48, 80
+ * or 128. Broken: 0, or one of below. */
 enum {
     SM90_RIGHT,
     SM90_NO_WAIT,  /* d is read before wtn_wgmma_wait */
@@ -31,8 +32,9 @@ enum {
 witan_status_t sm90_product(const void *a, const void *b, float *d, uint32_t n, int32_t bf16,
                             int32_t add, int32_t broken, void *stream);
 
-/* in [256] words through stmatrix: row r, pair c of matrix m in words[m * 32 + r * 4 + c]. */
-witan_status_t sm90_stmatrix(const uint32_t *in, uint32_t *out, void *stream);
+/* in [256] words through stmatrix: row r, pair c of matrix m in words[m * 32 + r * 4 + c];
+ * or, turned, its columns as rows. */
+witan_status_t sm90_stmatrix(const uint32_t *in, uint32_t *out, bool turned, void *stream);
 
 /* out[0] = sum of in[0 .. count): one warpgroup brings pieces of 64 words through a ring of
  * `stages`, one adds them; both move registers. out[1]: how many lanes were elected. */
