@@ -132,7 +132,6 @@
  * = that, whatever d was. N is twice the length of d. Lane l of warp w of the warpgroup holds in
  * d[4 j + 2 i + c] row 16 w + l / 4 + 8 i, column 8 j + 2 (l % 4) + c. */
 WTN_WGMMA_COLUMNS(256, 128, 128, 129)
-WTN_WGMMA_COLUMNS(240, 120, 120, 121)
 WTN_WGMMA_COLUMNS(192, 96, 96, 97)
 WTN_WGMMA_COLUMNS(128, 64, 64, 65)
 WTN_WGMMA_COLUMNS(112, 56, 56, 57)

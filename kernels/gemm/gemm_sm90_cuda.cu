@@ -61,7 +61,7 @@ template <bool gathers> WTN_DEVICE constexpr bool form_known(uint32_t kind)
         return gathers;
         WTN_FORM_BESIDE_LIST(FORM_CASE)
         return !gathers;
-        WTN_FORM_FEW_LIST(FORM_CASE)
+        WTN_FORM_BOTH_LIST(FORM_CASE)
         return true;
 #undef FORM_CASE
     default:
@@ -69,11 +69,11 @@ template <bool gathers> WTN_DEVICE constexpr bool form_known(uint32_t kind)
     }
 }
 
-/* Registers of a thread that loads and of one that multiplies: LONG holds 192 sums, and where rows
- * lie side by side loading needs few. */
+/* Registers of a thread that loads and of one that multiplies. LONG holds 192 sums; to gather takes
+ * more than to load rows side by side. */
 template <bool gathers> struct registers {
-    static constexpr int loading     = gathers ? 72 : 40;
-    static constexpr int multiplying = gathers ? 216 : 232;
+    static constexpr int loading     = gathers ? 56 : 40;
+    static constexpr int multiplying = gathers ? 224 : 232;
 
     /* What the block is launched with: it gets no more. */
     static_assert(loading * LOADING_WARPS + multiplying * 8 <= 168 * (LOADING_WARPS + 8), "");
@@ -93,7 +93,7 @@ full_kernel(WTN_PARAMS(gemm_params_t, p))
     wait_before_survey<up>();
     survey = survey_take(p.row_begin, p.expert_count, (uint32_t *)(memory + TURN_AT));
     if (!form_known<gathers>(kind)) {
-        kind = full_choose<gathers>(survey, p.N, p.wide, p.few_rows);
+        kind = full_choose<gathers>(survey, p.N, p.K, p.few_rows);
     }
     init_barriers(wtn_shared_address(memory), form_releases(kind));
     wtn_sync_cluster();
@@ -142,7 +142,6 @@ typedef CUresult (*encode_t)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, voi
 
 typedef struct matrix_maps {
     wtn_tensor_map_t wide, narrow, slim;
-    uint32_t         wide_columns;
 } matrix_maps_t;
 
 typedef struct sm90_state {
@@ -177,14 +176,6 @@ static witan_status_t encode_map(encode_t encode, wtn_tensor_map_t *map, witan_d
     return WITAN_OK;
 }
 
-/* 240 where it wastes fewer columns of the last tile than 256: 2880 and 5760 are such. */
-static uint32_t wide_columns(int64_t N)
-{
-    int64_t of256 = (N + 255) / 256 * 256, of240 = (N + 239) / 240 * 240;
-
-    return of240 * 100 < of256 * 98 ? 240 : 256;
-}
-
 static witan_status_t encode_weights(encode_t encode, matrix_maps_t *maps,
                                      const wtn_cuda_weights_t *w)
 {
@@ -198,9 +189,7 @@ static witan_status_t encode_weights(encode_t encode, matrix_maps_t *maps,
         return WTN_ERROR(WITAN_E_UNSUPPORTED, "sm_90a: %lld rows of weights, at most %d",
                          (long long)rows, INT32_MAX);
     }
-    maps->wide_columns = wide_columns(w->N);
-    WTN_TRY(encode_map(encode, &maps->wide, w->dtype, w->w, rows, w->K, w->K * 2,
-                       maps->wide_columns / 2));
+    WTN_TRY(encode_map(encode, &maps->wide, w->dtype, w->w, rows, w->K, w->K * 2, BROADEST));
     WTN_TRY(encode_map(encode, &maps->narrow, w->dtype, w->w, rows, w->K, w->K * 2, NARROW));
     WTN_TRY(encode_map(encode, &maps->slim, w->dtype, w->w, rows, w->K, w->K * 2, SLIM));
 fail:
@@ -255,7 +244,6 @@ static gemm_params_t params_of(const sm90_state_t *state, const wtn_cuda_gemm_ar
     p.w_wide       = maps->wide;
     p.w_narrow     = maps->narrow;
     p.w_slim       = maps->slim;
-    p.wide         = maps->wide_columns;
     p.a            = (const char *)args->a;
     p.a_index      = args->a_index;
     p.a_stride     = (uint32_t)(args->a_stride * 2);
@@ -271,10 +259,7 @@ static gemm_params_t params_of(const sm90_state_t *state, const wtn_cuda_gemm_ar
     p.used_columns = (uint32_t)args->column_count;
     p.few_rows     = args->few_rows;
     p.forced       = form_forced;
-    if (p.forced <= FORM_WIDE240) {
-        p.forced = p.wide == 240 ? FORM_WIDE240 : FORM_WIDE; /* whichever has its map */
-    }
-    p.out_aligned = ((uintptr_t)args->out | (uintptr_t)p.out_stride) % 16 == 0;
+    p.out_aligned  = ((uintptr_t)args->out | (uintptr_t)p.out_stride) % 16 == 0;
     if (up) {
         p.activation = *args->activation;
     }

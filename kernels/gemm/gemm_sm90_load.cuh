@@ -15,7 +15,8 @@
 #define TILES_MAX       16u  /* more than stages and one: tiles told and not yet begun */
 #define ATOM            64u  /* columns of K in a swizzled row */
 #define ATOM_BYTES      128u /* of such a row */
-#define NARROW          64u  /* rows of a small box of weights, */
+#define BROADEST        128u /* rows of the largest box of weights, */
+#define NARROW          64u  /* of a small one, */
 #define SLIM            32u  /* of the smallest */
 #define FEW_ROWS        8u   /* rows of a small box of A */
 #define MANY_ROWS       64u
@@ -24,7 +25,7 @@
 static_assert(TILES_AT % 32 == 0 && TILES_AT + TILES_MAX * 32 <= TURN_AT, "before the ring");
 
 typedef struct gemm_params {
-    wtn_tensor_map_t   w_wide, w_narrow, w_slim; /* of [E * N][K]; of wide / 2, NARROW, SLIM rows */
+    wtn_tensor_map_t   w_wide, w_narrow, w_slim; /* of [E * N][K]; of so many rows */
     wtn_tensor_map_t   a_many, a_few;            /* of A; boxes of MANY_ROWS and FEW_ROWS rows */
     const char        *a;
     const int64_t     *a_index;
@@ -37,7 +38,6 @@ typedef struct gemm_params {
     uint32_t           expert_count, N, K;
     uint32_t           out_columns;  /* up: of h, all of them; down: N */
     uint32_t           used_columns; /* the rest is stored as zeros, whatever the sums are */
-    uint32_t           wide;         /* 256 or 240 */
     uint32_t           forced;       /* form_kind_t, or FORM_COUNT: by row counts */
     bool               gathers;      /* A comes by index, not by map */
     bool               few_rows;
@@ -117,9 +117,7 @@ template <typename form> WTN_DEVICE uint32_t step_count(const gemm_params_t &p)
  * stage then holds there what it held before. */
 template <typename form> struct boxes {
     static constexpr bool     wide = form::groups > 1; /* the forms with a map of their own */
-    static constexpr uint32_t rows = wide                     ? form::columns / 2
-                                     : form::columns < NARROW ? SLIM
-                                                              : NARROW;
+    static constexpr uint32_t rows = wide ? BROADEST : form::columns < NARROW ? SLIM : NARROW;
     static constexpr uint32_t most = form::columns / rows;
 
     /* Weights that no other tile needs leave the L2 cache before rows, h, instructions and row
@@ -245,8 +243,8 @@ WTN_DEVICE void load_tiles(const gemm_params_t &p, const survey_t &survey, uint3
 
 #define GATHER_ROWS (GATHERING_WARPS * 4) /* 8 lanes copy a row's atom */
 
-/* Copy one stage's chunks, the lane's place in each row being `from`, and move on. A tile of all
- * rows, the usual one where rows are many, has no conditions in between. */
+/* Copy one stage's chunks, the lane's place in each row being `from`, and move on. All rows, as
+ * where rows are many, have no conditions in between. */
 template <typename form, bool whole, uint32_t passes>
 WTN_DEVICE void gather_stage(const char *(&from)[passes], uint32_t first, uint32_t rows,
                              uint32_t left, wtn_saddr_t at)
@@ -268,12 +266,14 @@ WTN_DEVICE void gather_stage(const char *(&from)[passes], uint32_t first, uint32
     }
 }
 
-/* One tile's steps. Lanes beyond its last row store zeros or copy that row once more. */
+/* One tile's steps. Lanes beyond its last row store zeros or copy that row once more; in forms of
+ * many rows always the latter, as code for both would not fit the registers. */
 template <typename form>
 WTN_DEVICE void gather_tile(const gemm_params_t &p, const tile_t &tile, wtn_saddr_t shared,
                             ring_t &ring)
 {
     constexpr uint32_t passes = form::rows / GATHER_ROWS;
+    constexpr bool     many   = form::rows > 64;
 
     uint32_t    first = (wtn_warp() - 1) * 4 + wtn_lane() / 8;
     uint32_t    chunk = wtn_lane() % 8;
@@ -305,7 +305,7 @@ WTN_DEVICE void gather_tile(const gemm_params_t &p, const tile_t &tile, wtn_sadd
         uint32_t    left = x < p.K ? p.K - x : 0;
 
         wtn_mbarrier_wait(barrier_empty(shared, ring.stage), ring.parity);
-        if (tile.rows > form::rows - GATHER_ROWS) {
+        if (many || tile.rows > form::rows - GATHER_ROWS) {
             gather_stage<form, true>(from, first, tile.rows, left, at);
         } else {
             gather_stage<form, false>(from, first, tile.rows, left, at);

@@ -11,13 +11,12 @@
  * being N (gemm_sm90_across.cuh). All forms give a row the same bits.
  *
  * A block of the full ones has a multiprocessor to itself, and there is a kernel of those for rows
- * that are gathered, one of those for rows side by side, FEW being in both. Of many rows gathered
- * ones take WIDE, or WIDE240 for widths that 240 divides better than 256: to bring rows by index is
- * dear, so they are brought seldom, and both multiplying warpgroups take 64 rows each of a tile. In
- * the other forms they take whole tiles in turn, one multiplying while the other stores: LONG,
- * which leaves the loading warps no registers to gather with, and MIDDLE where tiles are too few
- * for it. Where two blocks share weights, they take tiles above each other, and each brings half of
- * the weights to both. BROAD and FEW stream weights past few rows, 128 KB of them in flight: BROAD
+ * that are gathered and one of those for rows side by side. In most of them the multiplying
+ * warpgroups take whole tiles in turn, one multiplying while the other stores: LONG of many rows,
+ * MIDDLE where tiles are too few for that or columns would be wasted. Gathered rows are dear to
+ * bring, so in place of MIDDLE they have WIDE, each warpgroup with 64 rows of a tile, and BROAD.
+ * Where two blocks share weights, they take tiles above each other, and each brings half of the
+ * weights to both. BROAD and FEW stream weights past few rows, 128 KB of them in flight: BROAD
  * where gathered rows are so many that bringing them for every 128 columns is felt.
  *
  * The light ones do up and down in one kernel (gemm_sm90_pair.cuh): STRIPs for up to 16 rows, as
@@ -29,18 +28,17 @@
 #ifndef WTN_FORM_PAIR
 #define WTN_FORM_PAIR 2
 #endif
-#define WTN_FORM_GATHERED_LIST(X)                                \
-    X(WIDE, wide, 128, 256, 1, 4, WTN_FORM_PAIR, 2, 1, 64)       \
-    X(WIDE240, wide240, 128, 240, 1, 4, WTN_FORM_PAIR, 2, 1, 64) \
+#define WTN_FORM_GATHERED_LIST(X)                          \
+    X(WIDE, wide, 128, 256, 1, 4, WTN_FORM_PAIR, 2, 1, 64) \
     X(BROAD, broad, 64, 256, 1, 4, 1, 1, 2, 64)
-#define WTN_FORM_BESIDE_LIST(X)                            \
+#define WTN_FORM_BESIDE_LIST(X) X(MIDDLE, middle, 128, 128, 1, 6, WTN_FORM_PAIR, 1, 2, 16)
+#define WTN_FORM_BOTH_LIST(X)                              \
     X(LONG, long, 128, 192, 1, 5, WTN_FORM_PAIR, 1, 2, 64) \
-    X(MIDDLE, middle, 128, 128, 1, 6, WTN_FORM_PAIR, 1, 2, 16)
-#define WTN_FORM_FEW_LIST(X) X(FEW, few, 64, 128, 1, 8, 1, 1, 2, 64)
+    X(FEW, few, 64, 128, 1, 8, 1, 1, 2, 64)
 #define WTN_FORM_FULL_LIST(X) \
     WTN_FORM_GATHERED_LIST(X) \
     WTN_FORM_BESIDE_LIST(X)   \
-    WTN_FORM_FEW_LIST(X)
+    WTN_FORM_BOTH_LIST(X)
 #define WTN_FORM_LIGHT_LIST(X)                      \
     X(HALF, half, 64, 64, 1, 6, 1, 1, 1, 64)        \
     X(STRIP64, strip64, 16, 64, 1, 10, 1, 1, 1, 64) \
@@ -225,12 +223,18 @@ WTN_DEVICE survey_t survey_take(const int64_t *row_begin, uint32_t expert_count,
     return s;
 }
 
+/* From this K on tiles of 256 columns of gathered rows are ahead by themselves, at the chip's power
+ * limit, and level where they take turns with other work: they bring less. */
+#define DEEP 4096u
+
 /* The form for these row counts; the same in every warp of the grid. The limits were measured on an
  * H200. */
 template <bool gathers>
-WTN_DEVICE uint32_t full_choose(const survey_t &s, uint32_t N, uint32_t wide, bool few_rows)
+WTN_DEVICE uint32_t full_choose(const survey_t &s, uint32_t N, uint32_t K, bool few_rows)
 {
-    uint32_t columns = gathers ? wide : 192;
+    uint32_t wasted  = divide_up(N, 192) * 192 - N;
+    bool     by192   = wasted <= N / 20 && (!gathers || K < DEEP);
+    uint32_t columns = by192 ? 192 : gathers ? 256 : 128;
     bool many = s.blocks64 > 2 * s.hit && s.blocks128 * divide_up(N, columns) >= wtn_block_count();
 
     if (few_rows || s.blocks64 == s.hit) {
@@ -239,10 +243,10 @@ WTN_DEVICE uint32_t full_choose(const survey_t &s, uint32_t N, uint32_t wide, bo
     if (!many) {
         return gathers ? FORM_BROAD : FORM_MIDDLE;
     }
-    if (!gathers) {
+    if (by192) {
         return FORM_LONG;
     }
-    return wide == 240 ? FORM_WIDE240 : FORM_WIDE;
+    return gathers ? FORM_WIDE : FORM_MIDDLE;
 }
 
 /* One tile: `rows` sorted rows from `row` of `expert`, columns from `column`. Where the blocks of a

@@ -161,8 +161,8 @@ static void run_form(uint32_t form, problem_t *p, bool up, bool gathers)
 
 static int prefill(int64_t mean)
 {
-    static const uint32_t    forms[] = {FORM_COUNT, FORM_MIDDLE};
-    static const char *const names[] = {"chosen", "middle"};
+    static const uint32_t    forms[] = {FORM_COUNT, FORM_LONG, FORM_WIDE, FORM_MIDDLE};
+    static const char *const names[] = {"chosen", "long", "wide", "middle"};
 
     printf("prefill, bf16, TFLOP/s (of dense cuBLAS): up of rows gathered, of rows side by side; "
            "down\n");
@@ -189,7 +189,7 @@ static int prefill(int64_t mean)
         t = times_of(9, works);
         printf("%-12s %5lld %-7s %6.1f                %22s  %6.1f\n", m.name, (long long)mean,
                "cublas", up / t[0], "", down / t[1]);
-        for (int f = 0; f < 2; f++) {
+        for (int f = 0; f < 4; f++) {
             const double *of = &t[2 + 3 * f];
 
             printf("%-12s %5lld %-7s %6.1f (%.3f) %6.1f (%.3f)          %6.1f (%.3f)\n", m.name,
