@@ -128,8 +128,8 @@
     }
 /* clang-format on */
 
-/* wtn_wgmma<bf16>(d, a, b): d [64][N] of the warpgroup += a [64][16] * b [N][16]^T; wtn_wgmma_first:
- * = that, whatever d was. N is twice the length of d. Lane l of warp w of the warpgroup holds in
+/* wtn_wgmma<bf16>(d, a, b): d [64][N] of the warpgroup += a [64][16] * b [N][16]^T;
+ * wtn_wgmma_first: = that, whatever d was. N is twice the length of d. Lane l of warp w of the warpgroup holds in
  * d[4 j + 2 i + c] row 16 w + l / 4 + 8 i, column 8 j + 2 (l % 4) + c. */
 WTN_WGMMA_COLUMNS(256, 128, 128, 129)
 WTN_WGMMA_COLUMNS(192, 96, 96, 97)

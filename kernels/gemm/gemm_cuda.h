@@ -57,7 +57,7 @@ typedef struct wtn_cuda_gemm_args {
     const int64_t            *a_index;   /* sorted row i is row a_index[i] of a; NULL: i */
     const int64_t            *row_begin; /* device [expert_count + 1], ascending from 0 */
     int64_t row_count_max; /* row_begin[expert_count] is not above it: for sizing only */
-    bool    few_rows;      /* the form for few rows per expert; equal bits */
+    bool    few_rows;      /* the form for few rows per expert; equal bits; pair has one form */
 
     /* up: h[i][j] = activation of the sums, columns from column_count to h_stride are zero */
     const witan_activation_t *activation; /* NULL: down */
@@ -77,7 +77,7 @@ typedef struct wtn_cuda_gemm_args {
 
 typedef struct wtn_cuda_gemm {
     /* What an executor wants to keep for a pair of weights, e.g. tensor maps or a library's
-     * handle; NULL: nothing. `state` goes back to the three below. */
+     * handle; NULL: nothing. `state` goes back to all below. */
     witan_status_t (*prepare)(void **state, const wtn_cuda_weights_t *up,
                               const wtn_cuda_weights_t *down);
     void (*release)(void *state);

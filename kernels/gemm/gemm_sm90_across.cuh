@@ -1,6 +1,6 @@
-/* The multiplying side of forms with weights as the matrix units' M, 64 at a time, and rows as
- * their N: the last tile of an expert costs matrix time by 16 rows, not by 64. The sums lie across:
- * a thread holds neighbouring rows of one column. */
+/* Forms with weights as the matrix units' M, 64 at a time, and rows as their N: the last tile of an
+ * expert costs matrix time by 16 rows, not by 64. The sums lie across: a thread holds neighbouring
+ * rows of one column. And, after both ways to multiply a tile, all tiles of a block. */
 #ifndef WTN_GEMM_SM90_ACROSS_CUH
 #define WTN_GEMM_SM90_ACROSS_CUH
 
@@ -8,9 +8,8 @@
 
 #if WTN_HAS_SM90A
 
-/* Blocks of 64 columns of a tile. Lane l of warp w holds of n rows in d[m][4 j + 2 i + c] column 64
- * m
- * + 16 w + l / 4 + 8 i of row 8 j + 2 (l % 4) + c. */
+/* Blocks of 64 columns of a tile. Of n rows lane l of warp w holds, in d[m][4 j + 2 i + c], row
+ * 8 j + 2 (l % 4) + c, column 64 m + 16 w + l / 4 + 8 i. */
 template <typename form> constexpr uint32_t blocks_of = form::columns / 64;
 
 /* ---- what becomes of the sums ---- */

@@ -1,5 +1,6 @@
-/* Grouped GEMM for Hopper (sm_90a): one persistent kernel for up and one for down, or one for both
- * where rows are few (gemm_sm90_pair.cuh).
+/* Grouped GEMM for Hopper (sm_90a): a persistent kernel for up and one for down, each of its own
+ * for rows that are gathered and for rows side by side; or one for both products where rows are few
+ * (gemm_sm90_pair.cuh).
  *
  * A block is a warpgroup that brings tiles of A and B into a ring of stages and one or two that
  * multiply. B, the weights, comes by the tensor copy engine out of one map of all experts; A too
@@ -259,7 +260,8 @@ static gemm_params_t params_of(const sm90_state_t *state, const wtn_cuda_gemm_ar
     p.used_columns = (uint32_t)args->column_count;
     p.few_rows     = args->few_rows;
     p.forced       = form_forced;
-    p.out_aligned  = ((uintptr_t)args->out | (uintptr_t)p.out_stride) % 16 == 0;
+    p.out_aligned =
+        ((uintptr_t)args->out | (uintptr_t)p.out_stride) % 16 == 0 && p.out_columns % 8 == 0;
     if (up) {
         p.activation = *args->activation;
     }
@@ -332,7 +334,7 @@ fail:
     return status;
 }
 
-/* One kernel is faster, on an H200, where experts have up to 16 rows each. */
+/* One kernel is faster, on an H200, where experts have up to 8 rows each on average. */
 static bool sm90_takes_pair(void *state, const wtn_cuda_gemm_args_t *up)
 {
     (void)state;

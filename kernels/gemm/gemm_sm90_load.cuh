@@ -120,7 +120,7 @@ template <typename form> struct boxes {
     static constexpr uint32_t rows = wide ? BROADEST : form::columns < NARROW ? SLIM : NARROW;
     static constexpr uint32_t most = form::columns / rows;
 
-    /* Weights that no other tile needs leave the L2 cache before rows, h, instructions and row
+    /* Weights that few other tiles need leave the L2 cache before rows, h, instructions and row
      * counts do. Not BROAD's: much of h and out, written and not yet in memory, would stay. */
     static constexpr bool once = form::columns <= 128 && form::pair == 1;
 };

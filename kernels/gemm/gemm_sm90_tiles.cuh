@@ -19,9 +19,10 @@
  * weights to both. BROAD and FEW stream weights past few rows, 128 KB of them in flight: BROAD
  * where gathered rows are so many that bringing them for every 128 columns is felt.
  *
- * The light ones do up and down in one kernel (gemm_sm90_pair.cuh): STRIPs for up to 16 rows, as
- * narrow as deals them out evenly, HALF for more. Two blocks fit on a multiprocessor, though the
- * kernel has one for each: the second is the next kernel's, ready when this one ends. */
+ * The light ones do up and down in one kernel (gemm_sm90_pair.cuh): STRIPs where most experts
+ * have up to 16 rows, as narrow as deals them out evenly, else HALF. Two blocks fit on a
+ * multiprocessor, though the kernel has one for each: the second is the next kernel's, ready when
+ * this one ends. */
 #ifdef WTN_EMULATOR /* has clusters of one block */
 #define WTN_FORM_PAIR 1
 #endif
@@ -59,8 +60,8 @@ typedef enum form_kind {
 } form_kind_t;
 
 /* Shared memory: barriers and tiles told; from TURN_AT on, first the row counts (survey_take), then
- * 16 rows of turn_columns columns for each warp that stores; stages. A row of one chunk more keeps
- * rows apart in banks. */
+ * 16 rows of turn_columns columns for each warp that stores, or a sheet for each warpgroup
+ * (gemm_sm90_across.cuh); stages. A row of one chunk more keeps rows apart in banks. */
 #define TURN_AT 768u
 #define SURVEY  1024u /* experts whose row counts are read at a time */
 
@@ -159,10 +160,10 @@ WTN_DEVICE window_t window_load(const int64_t *row_begin, uint32_t expert_count,
     return window_from(at);
 }
 
-/* What all experts together are: rows, experts with rows, the most rows of one, their blocks of 16,
+/* What all experts together are: rows, experts with rows, their blocks of 16,
  * 64 and 128 rows, those of an odd number of the latter. */
 typedef struct survey {
-    uint32_t rows, hit, most, blocks16, blocks64, blocks128, odd128;
+    uint32_t rows, hit, blocks16, blocks64, blocks128, odd128;
     window_t window; /* the first */
 } survey_t;
 
@@ -174,7 +175,6 @@ WTN_DEVICE void survey_add(survey_t &s, const window_t &w)
     for (uint32_t i = 0; i < WINDOW_EACH; i++) {
         s.rows += w.rows[i];
         s.hit += w.rows[i] != 0;
-        s.most = w.rows[i] > s.most ? w.rows[i] : s.most;
         s.blocks16 += divide_up(w.rows[i], 16);
         s.blocks64 += divide_up(w.rows[i], 64);
         s.blocks128 += divide_up(w.rows[i], 128);
@@ -215,7 +215,6 @@ WTN_DEVICE survey_t survey_take(const int64_t *row_begin, uint32_t expert_count,
     }
     s.rows      = wtn_warp_sum(s.rows);
     s.hit       = wtn_warp_sum(s.hit);
-    s.most      = wtn_warp_max(s.most);
     s.blocks16  = wtn_warp_sum(s.blocks16);
     s.blocks64  = wtn_warp_sum(s.blocks64);
     s.blocks128 = wtn_warp_sum(s.blocks128);

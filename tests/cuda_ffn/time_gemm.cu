@@ -1,6 +1,7 @@
 /* The sm_90a grouped GEMM on a GPU by itself: right, and how fast beside cuBLAS and a copy.
  *
- *   time_gemm check             every form against sums in double, equal bits between forms
+ *   time_gemm check             every form against sums in double, equal bits between forms; a
+ *                               product takes its chosen form where one is not for its rows
  *   time_gemm prefill [ROWS]    many rows an expert, beside one dense cublasGemmEx of as many rows
  *   time_gemm sustain [ROWS]    the same products, each by itself until the chip is at its limit
  *   time_gemm decode            few rows an expert: weights per second beside what a read gets

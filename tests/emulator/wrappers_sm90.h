@@ -18,8 +18,8 @@ enum { BOX_COLUMNS = 64, BOX_ROWS = 24 };
 witan_status_t sm90_box(const void *matrix, uint64_t rows, uint64_t columns, uint64_t stride,
                         int32_t x, int32_t y, void *out, void *stream);
 
-/* d [64][n] = add ? d + a b^T : a b^T, a [64][64], b [n][64], by four wgmma of 16. n: 16, 48, 80
- * or 128. Broken: 0, or one of below. */
+/* d [64][n] = add ? d + a b^T : a b^T, a [64][64], b [n][64], by four wgmma of 16. n: 16, 48, 80,
+ * 128 or 256. Broken: 0, or one of below. */
 enum {
     SM90_RIGHT,
     SM90_NO_WAIT,  /* d is read before wtn_wgmma_wait */
