@@ -119,7 +119,10 @@ END_TEST
 /* More tiles of rows than are walked together, and more than one of columns. */
 START_TEST(test_cuda_ffn_many_tiles_match_reference)
 {
-    const shape_t shapes[] = {{136, 8, 1, 2300}, {8, 136, 1, 2300}, {384, 192, 1, 600}};
+    const shape_t shapes[] = {{136, 8, 1, 2300},
+                              {8, 136, 1, 2300},
+                              {384, 8, 1, 600},
+                              {8, 192, 1, 600}};
 
     FOR_EACH_CUDA_TIER(tier, WITAN_F16)
     {
