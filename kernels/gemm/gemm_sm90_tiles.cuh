@@ -160,8 +160,8 @@ WTN_DEVICE window_t window_load(const int64_t *row_begin, uint32_t expert_count,
     return window_from(at);
 }
 
-/* What all experts together are: rows, experts with rows, their blocks of 16,
- * 64 and 128 rows, those of an odd number of the latter. */
+/* What all experts together are: rows, experts with rows, their blocks of 16, 64 and 128 rows,
+ * those of an odd number of the latter. */
 typedef struct survey {
     uint32_t rows, hit, blocks16, blocks64, blocks128, odd128;
     window_t window; /* the first */
@@ -379,7 +379,7 @@ template <typename form> WTN_DEVICE tile_t walk_find(walk_t &w, uint32_t index, 
     uint32_t local  = walk_window<form>(w, index);
     tile_t   tile   = walk_expert<form>(w, local);
     uint32_t blocks = divide_up(tile.rows, form::rows);
-    uint32_t each   = form::rows; /* the last two tiles of a pair have as many rows */
+    uint32_t each   = form::rows; /* of the last pair of tiles half its rows, in grains */
     uint32_t group, width, before;
 
     tile.shares = local < blocks / form::pair * w.column_tiles;
