@@ -33,7 +33,7 @@ typedef struct edit {
     change_t       change;
     const char    *tensor; /* behind "model.layers.<layer>." */
     const char    *name;   /* RENAME: the new one, likewise */
-    wtn_st_dtype_t dtype;  /* RETYPE: of the same size */
+    wtn_st_dtype_t dtype;  /* RETYPE: of the same size or less */
 } edit_t;
 
 static void copy_file(const char *fixture, const char *name)
@@ -86,8 +86,10 @@ static void copy_weights(const char *fixture, int32_t layer, const edit_t *edit)
                                         count),
                      WITAN_OK);
     for (index = 0; index < count; index++) {
-        const size_t bytes = from[index].end - from[index].begin;
-        char        *data  = malloc(bytes + 1);
+        const size_t old_size = wtn_st_dtype_bytes(from[index].dtype);
+        const size_t new_size = wtn_st_dtype_bytes(tensors[index].dtype);
+        const size_t bytes    = (from[index].end - from[index].begin) / old_size * new_size;
+        char        *data     = malloc(bytes + 1);
 
         ck_assert_int_eq(wtn_st_read(file, &from[index], 0, bytes, data), WITAN_OK);
         ck_assert_int_eq(wtn_st_writer_append(writer, data, bytes), WITAN_OK);
@@ -277,6 +279,13 @@ static const struct {
      "mlp.experts.down_proj'",
      "expected the dtype of 'model.layers.0.mlp.experts.gate_up_proj', BF16",
      "found F16"},
+    {"mixtral_fused_bf16",
+     0,
+     {RETYPE, "mlp.experts.gate_up_proj", "", WTN_ST_F8_E4M3},
+     WITAN_E_UNSUPPORTED,
+     "mlp.experts.gate_up_proj'",
+     "expected dtype F32, F16 or BF16,",
+     "found F8_E4M3"},
     {"deepseek_v3_fp8",
      1,
      {RETYPE, "mlp.experts.0.gate_proj.weight", "", WTN_ST_F8_E5M2},
