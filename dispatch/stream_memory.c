@@ -229,19 +229,37 @@ static void carve(wtn_stream_t *stream, const witan_plan_config_t *config,
     stream->scratch       = wtn_carve(carver, stream->scratch_bytes, 1);
 }
 
+static witan_status_t size_error(void)
+{
+    return WTN_ERROR(WITAN_E_ARGUMENT, "plan: the size overflows 64 bits");
+}
+
+/* Append a part and tell where it ends; false where 64 bits do not hold that. */
+static bool lay_part(size_t begin, size_t count, size_t size, size_t *end)
+{
+    size_t bytes;
+
+    return wtn_mul(count, size, &bytes) && bytes <= SIZE_MAX - ALIGN_BYTES &&
+           wtn_add(begin, wtn_align_up(bytes, ALIGN_BYTES), end);
+}
+
 /* The parts of a window; every part of [ep] blocks, one per source. */
-static void lay_window(wtn_stream_t *stream, const wtn_layout_t *layout)
+static witan_status_t lay_window(wtn_stream_t *stream, const wtn_layout_t *layout)
 {
     const wtn_stream_shape_t *shape  = &stream->shape;
     wtn_window_t             *window = &stream->window;
     size_t                    slots = (size_t)shape->token_slots, ep = (size_t)shape->ep;
+    size_t                    returned = (size_t)shape->return_count;
 
-    *window      = (wtn_window_t){0};
-    window->meta = wtn_align_up(slots * layout->row_bytes, ALIGN_BYTES);
-    window->rows = window->meta + wtn_align_up(slots * (size_t)shape->meta_words * 4, ALIGN_BYTES);
-    window->matrix =
-        window->rows + wtn_align_up((size_t)shape->return_count * layout->row_bytes, ALIGN_BYTES);
-    window->bytes = window->matrix + ep * 2 * (ep + 1) * sizeof(int64_t);
+    *window = (wtn_window_t){0};
+    if (!lay_part(window->tokens, slots, layout->row_bytes, &window->meta) ||
+        !lay_part(window->meta, slots, (size_t)shape->meta_words * sizeof(int32_t),
+                  &window->rows) ||
+        !lay_part(window->rows, returned, layout->row_bytes, &window->matrix) ||
+        !lay_part(window->matrix, ep * 2 * (ep + 1), sizeof(int64_t), &window->bytes)) {
+        return size_error();
+    }
+    return WITAN_OK;
 }
 
 witan_status_t wtn_stream_bytes(const wtn_layout_t *layout, const witan_plan_config_t *config,
@@ -255,11 +273,11 @@ witan_status_t wtn_stream_bytes(const wtn_layout_t *layout, const witan_plan_con
     WTN_TRY(make_shape(&stream.shape, layout, config, token_maxima));
     carve(&stream, config, layout, thread_count, &carver);
     if (stream.shape.slots && stream.shape.exchange == WITAN_EXCHANGE_DIRECT) {
-        lay_window(&stream, layout);
+        WTN_TRY(lay_window(&stream, layout));
         (void)wtn_carve(&carver, stream.window.bytes, 1);
     }
     if (carver.bytes > (size_t)INT64_MAX) {
-        return WTN_ERROR(WITAN_E_ARGUMENT, "plan: the size overflows 64 bits");
+        return size_error();
     }
     *bytes = (int64_t)carver.bytes;
 
@@ -449,7 +467,7 @@ static witan_status_t open_direct(witan_plan_t *plan)
     char               *window;
     witan_status_t      status;
 
-    lay_window(stream, &plan->layer->layout);
+    WTN_TRY(lay_window(stream, &plan->layer->layout));
     config.bytes = stream->window.bytes;
     WTN_TRY(stream->link->direct_open(&stream->direct, plan->comm, &config));
     window             = stream->link->direct_windows(stream->direct)[plan->me];

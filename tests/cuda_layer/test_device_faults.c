@@ -4,6 +4,7 @@
 
 #include "core/util.h"
 #include "device_run.h"
+#include "dispatch/stream.h"
 #include "graph.h"
 #ifdef WTN_EMULATOR
 #include "tests/emulator/emulator.h"
@@ -237,6 +238,38 @@ START_TEST(test_more_experts_than_a_device_serves_are_refused)
 }
 END_TEST
 
+/* Rounds of one token keep the arrays small; the window holds what all rounds return: 8 ranks of
+ * 2^29 tokens, each row 2^32 bytes, are 2^64 bytes. */
+START_TEST(test_window_beyond_64_bits_is_refused)
+{
+    const wtn_folding_t folding   = {8, 1, 1, 0, 0, 0};
+    block_t             huge      = block_make(8, 1, (int64_t)1 << 30, 8, WITAN_F32);
+    int64_t             tokens[8] = {0}, bytes;
+    wtn_layout_t        layout    = {0};
+    witan_plan_config_t config;
+
+    huge.config.backend = "cuda";
+    ck_ok(wtn_layout_make(&layout, &huge.config, &folding, NULL));
+    witan_plan_config_init(&config);
+    config.exchange             = WITAN_EXCHANGE_DIRECT;
+    config.pair_token_count_max = 1;
+    for (int32_t shift = 26; shift <= 30; shift++) {
+        config.token_count_max = (int64_t)1 << shift;
+        for (int32_t s = 0; s < 8; s++) {
+            tokens[s] = config.token_count_max;
+        }
+        if (shift < 28) {
+            ck_ok(wtn_stream_bytes(&layout, &config, tokens, 1, &bytes));
+            ck_assert_int_gt(bytes, (int64_t)1 << (shift + 35)); /* and the other arrays */
+        } else {
+            ck_status(wtn_stream_bytes(&layout, &config, tokens, 1, &bytes), WITAN_E_ARGUMENT);
+            ck_names("plan: the size overflows 64 bits");
+        }
+    }
+    wtn_layout_free(&layout);
+}
+END_TEST
+
 /* A thread that has another device current, or none yet, may make any call. */
 START_TEST(test_every_step_makes_its_device_current)
 {
@@ -300,6 +333,7 @@ static Suite *make_suite(void)
     tcase_add_test(tcase, test_steps_out_of_order_are_refused);
     tcase_add_test(tcase, test_overflowing_slots_refuse_work_in_place);
     tcase_add_test(tcase, test_more_experts_than_a_device_serves_are_refused);
+    tcase_add_test(tcase, test_window_beyond_64_bits_is_refused);
     tcase_add_test(tcase, test_every_step_makes_its_device_current);
 #ifdef WTN_EMULATOR
     if (world_size > 1) {
