@@ -27,6 +27,7 @@ uint64_t wtn_deadline(const wtn_comm_t *comm)
 
 witan_status_t wtn_take_channel(wtn_comm_t *comm, const char *what, int32_t *channel)
 {
+    wtn_sweep(comm);
     *channel = comm->channel_next;
     if (*channel > comm->channel_max) {
         return WTN_ERROR(WITAN_E_UNSUPPORTED,
@@ -77,16 +78,6 @@ witan_status_t wtn_progress(wtn_comm_t *comm, wtn_request_t *requests, size_t co
         return status;
     }
     return WITAN_OK;
-}
-
-size_t wtn_cancel(wtn_comm_t *comm, wtn_request_t *requests, size_t count)
-{
-    size_t left = comm->transport->cancel(comm, requests, count);
-
-    if (left > 0) {
-        comm->broken = true;
-    }
-    return left;
 }
 
 void wtn_rank_list_add(wtn_rank_list_t *list, int32_t rank)
@@ -188,10 +179,12 @@ witan_status_t wtn_wait_polling(wtn_comm_t *comm, wtn_request_t *requests, size_
 /* Wait for the one request, and leave nothing active behind. */
 static witan_status_t finish(wtn_comm_t *comm, wtn_request_t *request, const char *phase)
 {
-    witan_status_t status = wtn_wait(comm, request, 1, phase, wtn_deadline(comm), NULL);
+    wtn_remains_t  remains = {0};
+    witan_status_t status  = wtn_wait(comm, request, 1, phase, wtn_deadline(comm), NULL);
 
     if (status != WITAN_OK) {
-        (void)wtn_cancel(comm, request, 1);
+        (void)wtn_cancel(comm, request, 1, &remains);
+        free(remains.requests); /* the memory is the caller's to keep */
     }
     return status;
 }
@@ -239,6 +232,7 @@ witan_status_t wtn_allgather_on(wtn_comm_t *comm, int32_t channel, const void *m
                                 void *all, const char *phase)
 {
     size_t         size = (size_t)comm->size, total = 0;
+    wtn_remains_t  remains = {0};
     wtn_request_t *requests;
     char          *blocks = NULL;
     witan_status_t status;
@@ -270,10 +264,9 @@ fail:
     if (status != WITAN_OK && channel == 0) {
         comm->out_of_step = true;
     }
-    if (wtn_cancel(comm, requests, 2 * size) == 0) {
-        free(blocks); /* else it stays: a late peer may still read or write it */
-    }
-    free(requests); /* NOLINT(clang-analyzer-unix.Malloc) */
+    (void)wtn_cancel(comm, requests, 2 * size, &remains);
+    wtn_release(comm, &remains, free, blocks);
+    free(requests);
     return status;
 }
 

@@ -42,7 +42,9 @@ typedef enum wtn_tag {
 
 /* A transport. `post` starts a send or receive of request->bytes at `data`; `test` completes what
  * it can of the active ones among requests[0..count) and counts those still active; `cancel` ends
- * all of them and returns how many a peer may still reach the memory of. */
+ * what it can and counts those still active, of which a peer may still reach the memory; `is_over`
+ * says, also without the comm, whether that has ended for one of these; `find` looks for a message
+ * that no receive is posted for. */
 typedef struct wtn_transport {
     const char *name;
     bool (*probe)(char *reason, size_t reason_bytes);
@@ -51,6 +53,8 @@ typedef struct wtn_transport {
     witan_status_t (*test)(wtn_comm_t *comm, wtn_request_t *requests, size_t count,
                            size_t *active_count);
     size_t (*cancel)(wtn_comm_t *comm, wtn_request_t *requests, size_t count);
+    bool (*is_over)(wtn_request_t *request);
+    bool (*find)(wtn_comm_t *comm, int32_t channel, wtn_tag_t tag, int32_t *peer, size_t *bytes);
     void (*close)(wtn_comm_t *comm);
 } wtn_transport_t;
 
@@ -60,6 +64,8 @@ extern const wtn_transport_t wtn_transport_nccl;
 
 /* All transports, for `witan info`; ends with NULL. */
 extern const wtn_transport_t *const wtn_transports[];
+
+#define WTN_LEFT_CHANNELS 64 /* the last ones of which late messages are taken in */
 
 struct wtn_comm {
     const wtn_transport_t *transport;
@@ -71,11 +77,14 @@ struct wtn_comm {
     bool                   crowded;      /* ranks share this one's core: waits yield at once */
     bool                   out_of_step;  /* a gather on channel 0 failed: later ones would mix */
     void                  *state;        /* the transport's own */
+    size_t                 left_count; /* of channels left since the comm broke, modulo the size */
+    int32_t                left_channels[WTN_LEFT_CHANNELS];
     struct wtn_watch      *beats; /* while a layer loads: gathers on channel 0 wait for who beats */
 };
 
-/* A channel for messages of `what`, the same on all ranks that take as many. Never one used before:
- * a late message of an old plan must not meet a new one. WITAN_E_UNSUPPORTED: none is left. */
+/* Sweep, and take a channel for messages of `what`, the same on all ranks that take as many. Never
+ * one used before: a late message of an old plan must not meet a new one. WITAN_E_UNSUPPORTED: none
+ * is left. */
 witan_status_t wtn_take_channel(wtn_comm_t *comm, const char *what, int32_t *channel);
 
 /* Start sending `bytes` at `data`; the memory must stay until the request completes. */
@@ -118,9 +127,32 @@ witan_status_t wtn_wait_polling(wtn_comm_t *comm, wtn_request_t *requests, size_
                                 const char *phase, uint64_t deadline_ns, wtn_watch_t *watch,
                                 void (*poll)(void *context), void *context);
 
-/* Give up what is still active. Returns how many of them a peer may still reach: sends not taken
- * and receives that a message has begun to fill. If any, no memory of theirs may be freed. */
-size_t wtn_cancel(wtn_comm_t *comm, wtn_request_t *requests, size_t count);
+/* Requests given up that a peer may still serve: sends not taken and receives that a message has
+ * begun to fill. {0}: none. */
+typedef struct wtn_remains {
+    wtn_request_t *requests; /* [count] */
+    size_t         count;
+    bool           unknown; /* there are others, of which nothing will tell the end */
+} wtn_remains_t;
+
+/* Give up what is still active. Returns how many of them a peer may still serve, and adds these to
+ * `remains`: their memory must be freed by way of wtn_release. */
+size_t wtn_cancel(wtn_comm_t *comm, wtn_request_t *requests, size_t count, wtn_remains_t *remains);
+
+/* Call release(memory) once none of `remains` can be served any more: at once, or in a later sweep
+ * of this group or another. `release` only frees. */
+void wtn_release(wtn_comm_t *comm, wtn_remains_t *remains, void (*release)(void *memory),
+                 void *memory);
+
+/* This rank receives nothing more on a channel; after a failure what peers still send there would
+ * never be taken, and keep their memory. */
+void wtn_leave_channel(wtn_comm_t *comm, int32_t channel);
+
+/* Take in messages of channels left, and release what is over. Never waits. */
+void wtn_sweep(wtn_comm_t *comm);
+
+/* Releases still to come. */
+size_t wtn_kept_count(void);
 
 /* now + comm->timeout_ns */
 uint64_t wtn_deadline(const wtn_comm_t *comm);

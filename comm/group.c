@@ -354,6 +354,7 @@ void witan_group_destroy(witan_group_t *group)
         return;
     }
     if (group->comm.transport != NULL) {
+        wtn_sweep(&group->comm);
         group->comm.transport->close(&group->comm);
     }
     free(group->nodes);

@@ -212,22 +212,30 @@ static witan_status_t test(wtn_comm_t *comm, wtn_request_t *requests, size_t cou
     return first;
 }
 
-/* A receive that no message has met yet is over at once when cancelled; any other request is when
- * the test says so. The rest MPI ends by itself, some time or never. */
-static bool cancel_one(const wtn_request_t *request)
+static bool has_ended(wtn_request_t *request)
 {
     MPI_Request handle;
     int         done = 0;
 
     memcpy(&handle, &request->handle, sizeof(handle));
+    if (MPI_Test(&handle, &done, MPI_STATUS_IGNORE) != MPI_SUCCESS) {
+        return true;
+    }
+    memcpy(&request->handle, &handle, sizeof(handle));
+    return done;
+}
+
+/* A receive that no message has met yet is over at once when cancelled; any other request is when
+ * the test says so. */
+static bool cancel_one(wtn_request_t *request)
+{
+    MPI_Request handle;
+
+    memcpy(&handle, &request->handle, sizeof(handle));
     if (!request->is_send) {
         (void)MPI_Cancel(&handle);
     }
-    if (MPI_Test(&handle, &done, MPI_STATUS_IGNORE) != MPI_SUCCESS || done) {
-        return true;
-    }
-    (void)MPI_Request_free(&handle);
-    return false;
+    return has_ended(request);
 }
 
 static size_t cancel(wtn_comm_t *comm, wtn_request_t *requests, size_t count)
@@ -239,13 +247,55 @@ static size_t cancel(wtn_comm_t *comm, wtn_request_t *requests, size_t count)
     (void)MPI_Finalized(&finalized);
     enter(state);
     for (size_t i = 0; i < count; i++) {
-        if (requests[i].active) {
-            left += !finalized && !cancel_one(&requests[i]); /* after MPI's end nobody writes */
-            requests[i].active = false;
+        if (requests[i].active) { /* after MPI's end nobody writes */
+            requests[i].active = !finalized && !cancel_one(&requests[i]);
+            left += requests[i].active;
         }
     }
     leave(state);
     return left;
+}
+
+static bool is_over(wtn_request_t *request)
+{
+    mpi_state_t state     = {0};
+    int         finalized = 0, provided = 0;
+    bool        ended;
+
+    (void)MPI_Finalized(&finalized);
+    if (finalized) {
+        return true;
+    }
+    state.serialize = MPI_Query_thread(&provided) != MPI_SUCCESS || provided != MPI_THREAD_MULTIPLE;
+    enter(&state);
+    ended = has_ended(request);
+    leave(&state);
+    return ended;
+}
+
+static bool find(wtn_comm_t *comm, int32_t channel, wtn_tag_t tag, int32_t *peer, size_t *bytes)
+{
+    mpi_state_t *state = comm->state;
+    MPI_Status   mpi_status;
+    MPI_Count    count     = 0;
+    int          finalized = 0, found = 0;
+
+    (void)MPI_Finalized(&finalized);
+    if (finalized) {
+        return false;
+    }
+    enter(state);
+    if (MPI_Iprobe(MPI_ANY_SOURCE, channel * WTN_TAG_COUNT + (int)tag, state->comm, &found,
+                   &mpi_status) != MPI_SUCCESS ||
+        (found && MPI_Get_elements_x(&mpi_status, MPI_BYTE, &count) != MPI_SUCCESS)) {
+        found = 0;
+    }
+    leave(state);
+    if (found) {
+        *peer  = mpi_status.MPI_SOURCE;
+        *bytes = (size_t)count;
+    }
+    return found;
 }
 
 static void close_mpi(wtn_comm_t *comm)
@@ -343,10 +393,12 @@ fail:
 }
 
 const wtn_transport_t wtn_transport_mpi = {
-    .name   = "mpi",
-    .probe  = probe,
-    .post   = post,
-    .test   = test,
-    .cancel = cancel,
-    .close  = close_mpi,
+    .name    = "mpi",
+    .probe   = probe,
+    .post    = post,
+    .test    = test,
+    .cancel  = cancel,
+    .is_over = is_over,
+    .find    = find,
+    .close   = close_mpi,
 };

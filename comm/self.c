@@ -39,16 +39,34 @@ static size_t cancel(wtn_comm_t *comm, wtn_request_t *requests, size_t count)
     return 0;
 }
 
+static bool is_over(wtn_request_t *request)
+{
+    (void)request;
+    return true;
+}
+
+static bool find(wtn_comm_t *comm, int32_t channel, wtn_tag_t tag, int32_t *peer, size_t *bytes)
+{
+    (void)comm;
+    (void)channel;
+    (void)tag;
+    (void)peer;
+    (void)bytes;
+    return false;
+}
+
 static void close_self(wtn_comm_t *comm)
 {
     (void)comm;
 }
 
 const wtn_transport_t wtn_transport_self = {
-    .name   = "self",
-    .probe  = probe,
-    .post   = post,
-    .test   = test,
-    .cancel = cancel,
-    .close  = close_self,
+    .name    = "self",
+    .probe   = probe,
+    .post    = post,
+    .test    = test,
+    .cancel  = cancel,
+    .is_over = is_over,
+    .find    = find,
+    .close   = close_self,
 };

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "comm/comm.h"
+#include "comm/mailbox.h"
 #include "core/error.h"
 #include "core/util.h"
 
@@ -18,49 +19,30 @@ typedef struct notice {
 } notice_t;
 
 struct wtn_watch {
-    wtn_comm_t    *comm;
-    int32_t        channel;
-    int32_t        peer_count;
-    wtn_request_t *requests; /* [peer_count] receives */
-    notice_t      *notices;  /* [peer_count] */
-    wtn_request_t *sends;    /* [peer_count], for raise */
-    notice_t       mine;
-    notice_t       beat;     /* never changes: a late send may still read it */
-    uint64_t       beat_ns;  /* of the last beat sent */
-    uint64_t       heard_ns; /* of the last beat received */
-    bool           raised;
+    wtn_mailbox_t box;
+    notice_t      mine;
+    notice_t      beat;     /* never changes: a late send may still read it */
+    uint64_t      beat_ns;  /* of the last beat sent */
+    uint64_t      heard_ns; /* of the last beat received */
+    bool          raised;
 };
 
 witan_status_t wtn_watch_open(wtn_watch_t **out, wtn_comm_t *comm, int32_t channel,
                               const int32_t *peers, int32_t peer_count)
 {
     wtn_watch_t   *watch = calloc(1, sizeof(*watch));
-    size_t         count = (size_t)peer_count;
     witan_status_t status;
 
     *out = NULL;
     if (watch == NULL) {
         return WTN_ERROR(WITAN_E_MEMORY, "watch: %zu bytes", sizeof(*watch));
     }
-    watch->comm     = comm;
-    watch->channel  = channel;
-    watch->requests = calloc(count + 1, sizeof(*watch->requests));
-    watch->notices  = calloc(count + 1, sizeof(*watch->notices));
-    watch->sends    = calloc(count + 1, sizeof(*watch->sends));
-    if (watch->requests == NULL || watch->notices == NULL || watch->sends == NULL) {
-        wtn_watch_close(watch); /* nothing is posted, so nothing stays */
-        /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc) */
-        return WTN_ERROR(WITAN_E_MEMORY, "watch: %zu bytes", count * sizeof(*watch->notices));
-    }
-    for (int32_t i = 0; i < peer_count; i++) {
-        if (peers[i] == comm->rank) {
-            continue;
-        }
-        WTN_TRY(wtn_recv_post(comm, &watch->requests[watch->peer_count], peers[i], channel,
-                              WTN_TAG_FAULT, &watch->notices[watch->peer_count], sizeof(notice_t),
-                              true));
-        watch->peer_count++;
-    }
+    watch->box = (wtn_mailbox_t){.comm    = comm,
+                                 .name    = "watch",
+                                 .channel = channel,
+                                 .tag     = WTN_TAG_FAULT,
+                                 .bytes   = sizeof(notice_t)};
+    WTN_TRY(wtn_mailbox_open(&watch->box, peers, peer_count));
     *out = watch;
     return WITAN_OK;
 
@@ -73,20 +55,20 @@ void wtn_watch_raise(wtn_watch_t *watch, witan_status_t status)
 {
     uint64_t deadline =
         wtn_now_ns() + (status == WITAN_E_TIMEOUT ? SILENT_TIMEOUT_NS : RAISE_TIMEOUT_NS);
-    bool done = false;
+    wtn_mailbox_t *box  = &watch->box;
+    bool           done = false;
 
-    if (watch->raised || watch->peer_count == 0) {
+    if (watch->raised || box->peer_count == 0) {
         return;
     }
     watch->raised      = true;
     watch->mine.status = (int32_t)status;
     memcpy(watch->mine.text, witan_last_error(), strlen(witan_last_error()) + 1);
-    for (int32_t i = 0; i < watch->peer_count; i++) {
-        (void)wtn_send_post(watch->comm, &watch->sends[i], watch->requests[i].peer, watch->channel,
-                            WTN_TAG_FAULT, &watch->mine, sizeof(watch->mine));
+    for (int32_t i = 0; i < box->peer_count; i++) {
+        wtn_mailbox_send(box, i, &watch->mine);
     }
     while (!done && wtn_now_ns() < deadline) {
-        if (wtn_progress(watch->comm, watch->sends, (size_t)watch->peer_count, &done) != WITAN_OK) {
+        if (wtn_progress(box->comm, box->sends, (size_t)box->peer_count, &done) != WITAN_OK) {
             break;
         }
     }
@@ -95,27 +77,26 @@ void wtn_watch_raise(wtn_watch_t *watch, witan_status_t status)
 
 witan_status_t wtn_watch_check(wtn_watch_t *watch)
 {
-    bool done;
+    wtn_mailbox_t *box = &watch->box;
+    bool           done;
 
-    if (watch->peer_count == 0 ||
-        wtn_progress(watch->comm, watch->requests, (size_t)watch->peer_count, &done) != WITAN_OK) {
+    if (box->peer_count == 0 ||
+        wtn_progress(box->comm, box->recvs, (size_t)box->peer_count, &done) != WITAN_OK) {
         return WITAN_OK; /* a broken transport shows in the wait itself */
     }
-    for (int32_t i = 0; i < watch->peer_count; i++) {
-        wtn_request_t *request = &watch->requests[i];
+    for (int32_t i = 0; i < box->peer_count; i++) {
+        notice_t *notice = wtn_mailbox_letter(box, i);
 
-        if (request->active) {
+        if (box->recvs[i].active) {
             continue;
         }
-        if (watch->notices[i].status != WITAN_OK) {
-            watch->notices[i].text[WTN_ERROR_TEXT_BYTES - 1] = '\0';
+        if (notice->status != WITAN_OK) {
+            notice->text[WTN_ERROR_TEXT_BYTES - 1] = '\0';
             /* Who fell silent for a peer is silent for all. */
-            return WTN_ERROR(watch->notices[i].status == WITAN_E_TIMEOUT ? WITAN_E_TIMEOUT
-                                                                         : WITAN_E_PEER,
-                             "rank %d: %.480s", (int)request->peer, watch->notices[i].text);
+            return WTN_ERROR(notice->status == WITAN_E_TIMEOUT ? WITAN_E_TIMEOUT : WITAN_E_PEER,
+                             "rank %d: %.480s", (int)box->recvs[i].peer, notice->text);
         }
-        if (wtn_recv_post(watch->comm, request, request->peer, watch->channel, WTN_TAG_FAULT,
-                          &watch->notices[i], sizeof(notice_t), true) != WITAN_OK) {
+        if (wtn_mailbox_listen(box, i) != WITAN_OK) {
             return WITAN_OK; /* as above; and nothing is heard from now on */
         }
         watch->heard_ns = wtn_now_ns();
@@ -125,18 +106,18 @@ witan_status_t wtn_watch_check(wtn_watch_t *watch)
 
 void wtn_watch_beat(wtn_watch_t *watch)
 {
-    uint64_t now = wtn_now_ns();
-    bool     done;
+    wtn_mailbox_t *box = &watch->box;
+    uint64_t       now = wtn_now_ns();
+    bool           done;
 
-    if (watch->raised || now - watch->beat_ns < watch->comm->timeout_ns / BEATS_PER_TIMEOUT ||
-        wtn_progress(watch->comm, watch->sends, (size_t)watch->peer_count, &done) != WITAN_OK) {
+    if (watch->raised || now - watch->beat_ns < box->comm->timeout_ns / BEATS_PER_TIMEOUT ||
+        wtn_progress(box->comm, box->sends, (size_t)box->peer_count, &done) != WITAN_OK) {
         return;
     }
     watch->beat_ns = now;
-    for (int32_t i = 0; i < watch->peer_count; i++) {
-        if (!watch->sends[i].active) {
-            (void)wtn_send_post(watch->comm, &watch->sends[i], watch->requests[i].peer,
-                                watch->channel, WTN_TAG_FAULT, &watch->beat, sizeof(watch->beat));
+    for (int32_t i = 0; i < box->peer_count; i++) {
+        if (!box->sends[i].active) {
+            wtn_mailbox_send(box, i, &watch->beat);
         }
     }
 }
@@ -146,21 +127,17 @@ uint64_t wtn_watch_heard_ns(const wtn_watch_t *watch)
     return watch->heard_ns;
 }
 
+static void free_watch(void *memory)
+{
+    wtn_watch_t *watch = memory;
+
+    free(watch->box.letters);
+    free(watch);
+}
+
 void wtn_watch_close(wtn_watch_t *watch)
 {
-    size_t count, left;
-
-    if (watch == NULL) {
-        return;
+    if (watch != NULL) {
+        wtn_mailbox_close(&watch->box, free_watch, watch);
     }
-    count = (size_t)watch->peer_count; /* 0 where an array is missing */
-    left  = wtn_cancel(watch->comm, watch->sends, count);
-    left += wtn_cancel(watch->comm, watch->requests, count);
-    free(watch->requests);
-    free(watch->sends);
-    if (left > 0) {
-        return; /* notices and beat stay: a late peer may still read or write one */
-    }
-    free(watch->notices);
-    free(watch);
 }

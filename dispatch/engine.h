@@ -19,7 +19,7 @@ typedef struct wtn_engine {
     /* What needs the other ranks; after all of them have created, the watch is open. Collective.
      * NULL: nothing. */
     witan_status_t (*connect)(witan_plan_t *plan);
-    /* Accepts a half-made plan. */
+    /* Accepts a half-made plan. The arena may stay for free_plan, which waits for plan->remains. */
     void (*destroy)(witan_plan_t *plan);
 
     /* The public calls of the same names; plan and args are not NULL. */

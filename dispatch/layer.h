@@ -28,7 +28,7 @@ struct witan_layer {
     witan_rebalance_t *rebalance;  /* under way, or NULL */
     atomic_int         busy_plans; /* between route and the last combine */
     bool               doubt;      /* a commit ended so that the peers' placement is not known */
-    bool               reached;    /* a late peer may still reach the experts' weights: they stay */
+    wtn_remains_t      remains;    /* requests given up that still reach the experts' weights */
 };
 
 #endif

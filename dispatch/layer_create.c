@@ -240,14 +240,14 @@ static witan_status_t create(witan_layer_t **out, witan_group_t *group,
         if (layer == NULL) {
             status = WTN_ERROR(WITAN_E_MEMORY, "layer: %zu bytes", sizeof(*layer));
         } else {
-            status = wtn_layout_make(&layer->layout, config, &folding, group->nodes);
+            layer->group = group;
+            status       = wtn_layout_make(&layer->layout, config, &folding, group->nodes);
         }
     }
     if (status == WITAN_OK) {
         status = use_device(group, layer->layout.backend);
     }
     if (status == WITAN_OK) {
-        layer->group = group;
         (void)snprintf(layer->family, sizeof(layer->family), "%s", family);
         field_count = wtn_layout_fields(&layer->layout, fields);
         wtn_field_set(&fields[field_count++], "family", "%s", family);
@@ -362,18 +362,13 @@ witan_status_t witan_layer_info(const witan_layer_t *layer, witan_layer_info_t *
     return WITAN_OK;
 }
 
-void witan_layer_destroy(witan_layer_t *layer)
+static void free_layer(void *memory)
 {
-    const wtn_backend_t *backend;
+    witan_layer_t       *layer   = memory;
+    const wtn_backend_t *backend = layer->layout.backend;
 
-    if (layer == NULL) {
-        return;
-    }
-    backend = layer->layout.backend;
     if (backend != NULL) {
-        if (!layer->reached) {
-            backend->ffn_destroy(layer->experts);
-        }
+        backend->ffn_destroy(layer->experts);
         backend->ffn_destroy(layer->shared);
         backend->gate_destroy(layer->router);
         backend->gate_destroy(layer->shared_gate);
@@ -385,6 +380,13 @@ void witan_layer_destroy(witan_layer_t *layer)
     }
     wtn_layout_free(&layer->layout);
     free(layer);
+}
+
+void witan_layer_destroy(witan_layer_t *layer)
+{
+    if (layer != NULL) {
+        wtn_release(&layer->group->comm, &layer->remains, free_layer, layer);
+    }
 }
 
 witan_status_t witan_memory_alloc(const witan_layer_t *layer, void **out, size_t bytes)

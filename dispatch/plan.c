@@ -212,6 +212,17 @@ fail:
     return status;
 }
 
+static void free_plan(void *memory)
+{
+    witan_plan_t *plan = memory;
+
+    if (plan->arena_owned) {
+        wtn_free(plan->arena);
+    }
+    wtn_segment_free(&plan->window);
+    free(plan);
+}
+
 void witan_plan_destroy(witan_plan_t *plan)
 {
     if (plan == NULL) {
@@ -220,9 +231,10 @@ void witan_plan_destroy(witan_plan_t *plan)
     wtn_plan_note(plan, false);
     plan->engine->destroy(plan);
     wtn_watch_close(plan->watch);
+    wtn_leave_channel(plan->comm, plan->channel);
     free(plan->expert_peers);
     free(plan->tensor_peers);
-    free(plan);
+    wtn_release(plan->comm, &plan->remains, free_plan, plan);
 }
 
 /* max / mean, and 1 where there is nothing. */

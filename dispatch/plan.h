@@ -126,6 +126,7 @@ struct witan_plan {
     void               *arena;
     size_t              arena_bytes;
     bool                arena_owned;
+    wtn_remains_t       remains; /* requests given up that still reach the memory */
     int32_t             channel;
     wtn_segment_t       window; /* where the domain has several members */
     wtn_segment_name_t  window_name;

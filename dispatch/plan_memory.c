@@ -325,30 +325,14 @@ fail:
     return status;
 }
 
-/* Requests a peer may still serve. */
-static size_t cancel_all(witan_plan_t *plan)
-{
-    size_t left = 0;
-
-    if (plan->arena == NULL) {
-        return 0;
-    }
-    for (int32_t i = 0; i < plan->shape.round_slots; i++) {
-        left +=
-            wtn_cancel(plan->comm, plan->rounds[i].requests, WTN_REQUEST_KINDS * (size_t)plan->ep);
-    }
-    return left + wtn_cancel(plan->comm, plan->reduce_requests, 2 * (size_t)plan->tp);
-}
-
 void wtn_rounds_destroy(witan_plan_t *plan)
 {
-    size_t left = cancel_all(plan);
-
-    if (left == 0) { /* else it stays: a woken peer must not write into reused memory */
-        if (plan->arena_owned) {
-            wtn_free(plan->arena);
-        }
-        wtn_segment_free(&plan->window);
+    for (int32_t i = 0; plan->arena != NULL && i < plan->shape.round_slots; i++) {
+        (void)wtn_cancel(plan->comm, plan->rounds[i].requests, WTN_REQUEST_KINDS * (size_t)plan->ep,
+                         &plan->remains);
+    }
+    if (plan->arena != NULL) {
+        (void)wtn_cancel(plan->comm, plan->reduce_requests, 2 * (size_t)plan->tp, &plan->remains);
     }
     wtn_plan_shape_free(&plan->shape);
 }

@@ -361,12 +361,12 @@ witan_status_t witan_rebalance_info(const witan_rebalance_t *rebalance,
 static void stop(witan_rebalance_t *rebalance)
 {
     witan_layer_t *layer = rebalance->layer;
-    size_t         left = wtn_cancel(rebalance->comm, rebalance->in.requests, WTN_REBALANCE_WINDOW);
+    size_t         left =
+        wtn_cancel(rebalance->comm, rebalance->in.requests, WTN_REBALANCE_WINDOW, &layer->remains);
 
-    left += wtn_cancel(rebalance->comm, rebalance->out.requests, WTN_REBALANCE_WINDOW);
-    if (left > 0) {
-        layer->reached = true; /* a late peer may still read or write there */
-    } else if (rebalance->reserved && rebalance->state != WTN_REBALANCE_COMMITTED) {
+    left +=
+        wtn_cancel(rebalance->comm, rebalance->out.requests, WTN_REBALANCE_WINDOW, &layer->remains);
+    if (left == 0 && rebalance->reserved && rebalance->state != WTN_REBALANCE_COMMITTED) {
         layer->layout.backend->ffn_release(layer->experts);
     }
     if (layer->rebalance == rebalance) {
@@ -374,10 +374,18 @@ static void stop(witan_rebalance_t *rebalance)
     }
 }
 
+static void free_votes(void *memory)
+{
+    witan_rebalance_t *rebalance = memory;
+
+    free(rebalance->votes);
+    free(rebalance);
+}
+
 void witan_rebalance_destroy(witan_rebalance_t *rebalance)
 {
-    char   text[WTN_ERROR_TEXT_BYTES];
-    size_t left = 0;
+    char          text[WTN_ERROR_TEXT_BYTES];
+    wtn_remains_t remains = {0};
 
     if (rebalance == NULL) {
         return;
@@ -389,10 +397,11 @@ void witan_rebalance_destroy(witan_rebalance_t *rebalance)
     }
     stop(rebalance);
     if (rebalance->vote_requests != NULL) {
-        left = wtn_cancel(rebalance->comm, rebalance->vote_requests,
-                          2 * (size_t)rebalance->rank_count);
+        (void)wtn_cancel(rebalance->comm, rebalance->vote_requests,
+                         2 * (size_t)rebalance->rank_count, &remains);
     }
     wtn_watch_close(rebalance->watch);
+    wtn_leave_channel(rebalance->comm, rebalance->channel);
     wtn_moves_free(&rebalance->moves);
     wtn_placement_free(&rebalance->placement);
     free(rebalance->ranks);
@@ -400,8 +409,5 @@ void witan_rebalance_destroy(witan_rebalance_t *rebalance)
     free(rebalance->at);
     free(rebalance->held);
     free(rebalance->vote_requests);
-    if (left == 0) { /* else votes stay for a late peer */
-        free(rebalance->votes);
-        free(rebalance);
-    }
+    wtn_release(rebalance->comm, &remains, free_votes, rebalance);
 }

@@ -566,6 +566,7 @@ void wtn_stream_destroy(witan_plan_t *plan)
     }
     if (plan->arena_owned) {
         stream->backend->free(plan->arena);
+        plan->arena_owned = false;
     }
     stream->backend->pinned_free(stream->pinned);
     free(stream->counts);

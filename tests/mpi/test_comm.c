@@ -2,9 +2,11 @@
 #include <math.h>
 #include <string.h>
 
+#include "block.h"
 #include "comm/comm.h"
 #include "core/error.h"
 #include "core/util.h"
+#include "dispatch/plan.h"
 #include "harness.h"
 #include "kernels/backend.h"
 #include "kernels/combine/combine.h"
@@ -73,6 +75,7 @@ START_TEST(test_watch_notice_ends_any_wait)
     int32_t        peers[16];
     wtn_watch_t   *watch;
     wtn_request_t  request = {0};
+    wtn_remains_t  remains = {0};
     char           byte;
 
     for (int i = 0; i < world_size; i++) {
@@ -88,7 +91,7 @@ START_TEST(test_watch_notice_ends_any_wait)
         ck_assert_int_eq(wtn_wait(comm, &request, 1, "test", wtn_deadline(comm), watch),
                          WITAN_E_PEER);
         ck_assert_str_eq(witan_last_error(), "rank 0: disk on fire");
-        ck_assert_uint_eq(wtn_cancel(comm, &request, 1), 0); /* nothing had come for it */
+        ck_assert_uint_eq(wtn_cancel(comm, &request, 1, &remains), 0); /* nothing had come for it */
         ck_assert(!request.active);
     }
     MPI_Barrier(MPI_COMM_WORLD);
@@ -145,13 +148,36 @@ START_TEST(test_allreduce_sums_in_rank_order_with_equal_bits)
 }
 END_TEST
 
-/* A large send that nobody receives can not be undone, a receive that nothing met can. */
-START_TEST(test_cancel_tells_what_a_peer_may_still_reach)
+/* All ranks sweep until none of them keeps memory for a peer, 10 s at most. */
+static void sweep_until_nothing_is_kept(wtn_comm_t *comm)
+{
+    uint64_t deadline_ns = wtn_now_ns() + 10000000000u;
+    int      over        = 0;
+
+    while (!over && wtn_now_ns() < deadline_ns) {
+        wtn_sweep(comm);
+        over = wtn_kept_count() == 0;
+        MPI_Allreduce(MPI_IN_PLACE, &over, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
+    }
+    ck_assert_msg(over, "%zu releases of rank %d are still to come", wtn_kept_count(), world_rank);
+}
+
+static void set_flag(void *memory)
+{
+    *(bool *)memory = true;
+}
+
+/* A large send that nobody receives can not be undone, a receive that nothing met can. The memory
+ * of the send is released once the peer, which has left the channel, has taken it in. */
+START_TEST(test_cancel_keeps_what_a_peer_may_still_reach_until_it_is_over)
 {
     enum { BYTES = 1 << 20 };
     witan_group_t *group       = world_group(0, 1);
     wtn_comm_t    *comm        = wtn_group_comm(group);
     wtn_request_t  requests[2] = {0};
+    wtn_remains_t  remains     = {0};
+    bool           sends = world_size > 1 && world_rank == 0, released = false, early;
+    size_t         kept;
     static char    out[BYTES], in[BYTES];
 
     if (world_size > 1 && world_rank < 2) {
@@ -162,11 +188,56 @@ START_TEST(test_cancel_tells_what_a_peer_may_still_reach)
             ck_ok(wtn_send_post(comm, &requests[1], peer, 6, WTN_TAG_TOKENS, out, BYTES));
         }
         ck_assert(!comm->broken);
-        ck_assert_uint_eq(wtn_cancel(comm, requests, 2), world_rank == 0 ? 1 : 0);
+        ck_assert_uint_eq(wtn_cancel(comm, requests, 2, &remains), world_rank == 0 ? 1 : 0);
         ck_assert_int_eq(comm->broken, world_rank == 0);
-        ck_assert_uint_eq(wtn_cancel(comm, requests, 2), 0);
+        ck_assert_uint_eq(wtn_cancel(comm, requests, 2, &remains), 0);
     }
+    wtn_release(comm, &remains, set_flag, &released);
+    wtn_sweep(comm);
+    early        = released;
+    kept         = wtn_kept_count();
+    comm->broken = true;
     MPI_Barrier(MPI_COMM_WORLD);
+    wtn_leave_channel(comm, 6);
+    sweep_until_nothing_is_kept(comm);
+    ck_assert_int_eq(early, !sends);
+    ck_assert_uint_eq(kept, sends);
+    ck_assert(released);
+    witan_group_destroy(group);
+}
+END_TEST
+
+/* Tokens are under way from the arena to a peer that has given up the step before it asked for
+ * them: the arena stays, until the peer makes its next plan. */
+START_TEST(test_plan_destroyed_before_its_tokens_are_taken_is_freed_later)
+{
+    enum { TOKENS = 300, H = 1024 };
+    block_t             block   = block_make(8, 2, H, 8, WITAN_F32);
+    witan_weights_t     weights = block_weights(&block);
+    witan_group_t      *group   = world_group(0, 1);
+    wtn_comm_t         *comm    = wtn_group_comm(group);
+    size_t              sends   = world_size > 1 && world_rank == 0, kept;
+    witan_plan_config_t config;
+    witan_layer_t      *layer;
+    witan_plan_t       *plan;
+
+    ck_ok(witan_layer_create(&layer, group, &block.config, &weights));
+    witan_plan_config_init(&config);
+    config.token_count_max = TOKENS;
+    ck_ok(witan_plan_create(&plan, layer, &config));
+    if (sends > 0) {
+        ck_ok(wtn_send_post(comm, plan->rounds[0].requests, 1, plan->channel, WTN_TAG_TOKENS,
+                            plan->arena, plan->arena_bytes));
+    }
+    comm->broken = true;
+    witan_plan_destroy(plan);
+    kept = wtn_kept_count();
+    MPI_Barrier(MPI_COMM_WORLD);
+    ck_ok(witan_plan_create(&plan, layer, &config));
+    sweep_until_nothing_is_kept(comm);
+    ck_assert_uint_eq(kept, sends);
+    witan_plan_destroy(plan);
+    witan_layer_destroy(layer);
     witan_group_destroy(group);
 }
 END_TEST
@@ -235,7 +306,8 @@ static Suite *make_suite(void)
     tcase_add_loop_test(tcase, test_recv_shorter_or_longer_message_is_an_error, 0, 2);
     tcase_add_test(tcase, test_agree_fault_on_one_rank_is_told_once_to_each);
     tcase_add_test(tcase, test_watch_notice_ends_any_wait);
-    tcase_add_test(tcase, test_cancel_tells_what_a_peer_may_still_reach);
+    tcase_add_test(tcase, test_cancel_keeps_what_a_peer_may_still_reach_until_it_is_over);
+    tcase_add_test(tcase, test_plan_destroyed_before_its_tokens_are_taken_is_freed_later);
     tcase_add_test(tcase, test_agree_after_a_timeout_is_refused);
     tcase_add_test(tcase, test_gather_without_memory_is_the_last);
     tcase_add_loop_test(tcase, test_allreduce_sums_in_rank_order_with_equal_bits, 0, 6);
