@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "core/util.h"
 #include "experts/file.h"
+#include "launcher/alone.h"
 #include "launcher/bench.h"
 #include "launcher/paths.h"
 #include "launcher/plan.h"
@@ -304,8 +305,9 @@ static witan_status_t read_within(place_words_t *words)
 }
 
 /* Wrong usage that the table of options does not tell. */
-static witan_status_t check_words(place_words_t *words)
+static witan_status_t check_words(void *context)
 {
+    place_words_t         *words = context;
     const wtn_named_path_t json = {"--json", words->json}, load = {"--load", words->load};
     const wtn_named_path_t current = {"--current", words->current};
     witan_status_t         status;
@@ -339,10 +341,11 @@ static witan_status_t check_json(const place_words_t *words)
     return status;
 }
 
-static witan_status_t place_all(const place_words_t *words)
+static witan_status_t place_all(void *context)
 {
-    place_t        place;
-    witan_status_t status;
+    const place_words_t *words = context;
+    place_t              place;
+    witan_status_t       status;
 
     memset(&place, 0, sizeof(place));
     WTN_TRY(check_json(words));
@@ -384,30 +387,11 @@ int wtn_plan_place(int argc, char **argv)
          WTN_OPT_FLAG("report", &words.report, "show the imbalance before and after on stderr"),
          WTN_OPT_TEXT("json", "FILE", NULL, &words.json, "also write loads and slots as JSON"),
     };
-    wtn_command_t  command = {.name    = "plan place",
-                              .summary = "Place the experts of each layer and their replicas by "
-                                          "load; prints a layer a line, the expert of each slot.",
-                              .options = table,
-                              .option_count = WTN_COUNT_OF(table)};
-    witan_status_t status;
-    bool           help;
+    wtn_command_t command = {.name    = "plan place",
+                             .summary = "Place the experts of each layer and their replicas by "
+                                        "load; prints a layer a line, the expert of each slot.",
+                             .options = table,
+                             .option_count = WTN_COUNT_OF(table)};
 
-    if (wtn_options_parse(&command, argc, argv, &help) != WITAN_OK) {
-        return wtn_session_refuse("%s", witan_last_error());
-    }
-    if (help) {
-        return wtn_options_help(&command);
-    }
-    if (check_words(&words) != WITAN_OK) {
-        return wtn_session_refuse("%s", witan_last_error());
-    }
-    if (wtn_launcher_rank() != 0) { /* under mpirun, one rank does it */
-        return 0;
-    }
-    status = place_all(&words);
-    if (status != WITAN_OK) {
-        (void)fprintf(stderr, "witan: %s\n", witan_last_error());
-        return status == WITAN_E_ARGUMENT ? 2 : 1;
-    }
-    return 0;
+    return wtn_alone(&command, argc, argv, check_words, place_all, &words);
 }

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/util.h"
 #include "dispatch/plan.h"
+#include "launcher/alone.h"
 #include "launcher/machine_file.h"
 #include "launcher/paths.h"
 #include "launcher/plan.h"
@@ -28,11 +29,12 @@ typedef struct cached_load {
 } cached_load_t;
 
 typedef struct search {
-    wtn_scale_plan_t   *plan;
-    wtn_scale_sampler_t sampler;
-    cached_load_t       cache[CACHE_COUNT];
-    size_t              cache_used;
-    wtn_scale_wish_t    wish;
+    wtn_scale_plan_t    *plan;
+    const wtn_command_t *command;
+    wtn_scale_sampler_t  sampler;
+    cached_load_t        cache[CACHE_COUNT];
+    size_t               cache_used;
+    wtn_scale_wish_t     wish;
 } search_t;
 
 /* ---- the layer ---- */
@@ -402,7 +404,7 @@ static witan_status_t check_groups(const search_t *search)
     return WITAN_OK;
 }
 
-static witan_status_t plan_all(search_t *search, const wtn_command_t *command)
+static witan_status_t plan_all(search_t *search)
 {
     wtn_scale_plan_t        *plan  = search->plan;
     const wtn_scale_words_t *words = plan->words;
@@ -416,7 +418,7 @@ static witan_status_t plan_all(search_t *search, const wtn_command_t *command)
             wtn_min_i64(plan->machine.nics_per_node, words->ranks_per_node);
     }
     WTN_TRY(check_groups(search));
-    WTN_TRY(make_config(plan, command));
+    WTN_TRY(make_config(plan, search->command));
     WTN_TRY(wtn_skew_open(&plan->skew, words->skew, plan->config.expert_count, plan->config.topk,
                           SEED));
     search->sampler = (wtn_scale_sampler_t){fill_ids, count_tokens, plan->skew};
@@ -441,10 +443,19 @@ fail:
     return status;
 }
 
-static witan_status_t run(search_t *search, const wtn_command_t *command)
+static witan_status_t check(void *context)
 {
-    wtn_scale_plan_t *plan = search->plan;
-    witan_status_t    status;
+    search_t *search = context;
+
+    return wtn_scale_check_words(search->plan->words, &search->wish, &search->plan->disturbance);
+}
+
+static witan_status_t run(void *context)
+{
+    search_t            *search  = context;
+    const wtn_command_t *command = search->command;
+    wtn_scale_plan_t    *plan    = search->plan;
+    witan_status_t       status;
 
     if (plan->words->published) {
         for (size_t i = 0; i < command->option_count; i++) {
@@ -457,7 +468,7 @@ static witan_status_t run(search_t *search, const wtn_command_t *command)
         wtn_scale_print_published();
         return wtn_results_flush();
     }
-    status = plan_all(search, command);
+    status = plan_all(search);
     for (size_t i = 0; i < search->cache_used; i++) {
         wtn_scale_load_free(&search->cache[i].load);
     }
@@ -515,30 +526,12 @@ int wtn_plan_scale(int argc, char **argv)
              WTN_OPT_TEXT("json", "FILE", NULL, &words.json, "also write all points as JSON"),
              WTN_OPT_TEXT("csv", "FILE", NULL, &words.csv, "also write all points as CSV"),
     };
-    wtn_command_t  command = {.name    = "plan scale",
-                              .summary = "Predict the time of a layer, what limits it, its traffic "
-                                          "and memory by number of nodes.",
-                              .options = table,
-                              .option_count = WTN_COUNT_OF(table)};
-    witan_status_t status;
-    bool           help;
+    wtn_command_t command = {.name    = "plan scale",
+                             .summary = "Predict the time of a layer, what limits it, its traffic "
+                                        "and memory by number of nodes.",
+                             .options = table,
+                             .option_count = WTN_COUNT_OF(table)};
 
-    if (wtn_options_parse(&command, argc, argv, &help) != WITAN_OK) {
-        return wtn_session_refuse("%s", witan_last_error());
-    }
-    if (help) {
-        return wtn_options_help(&command);
-    }
-    if (wtn_launcher_rank() != 0) { /* under mpirun, one rank does it */
-        return 0;
-    }
-    if (wtn_scale_check_words(&words, &search.wish, &plan.disturbance) != WITAN_OK) {
-        return wtn_session_refuse("%s", witan_last_error());
-    }
-    status = run(&search, &command);
-    if (status != WITAN_OK) {
-        (void)fprintf(stderr, "witan: %s\n", witan_last_error());
-        return status == WITAN_E_ARGUMENT ? 2 : 1;
-    }
-    return 0;
+    search.command = &command;
+    return wtn_alone(&command, argc, argv, check, run, &search);
 }

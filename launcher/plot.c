@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "core/util.h"
 #include "experts/file.h"
+#include "launcher/alone.h"
 #include "launcher/commands.h"
 #include "launcher/output.h"
 #include "launcher/paths.h"
@@ -159,10 +160,17 @@ fail:
 
 /* ---- the command line ---- */
 
-static witan_status_t check_options(const wtn_plot_options_t *options)
+/* A picture and what is asked of it. */
+typedef struct wish {
+    const picture_t   *picture;
+    wtn_plot_options_t options;
+} wish_t;
+
+static witan_status_t check_options(void *context)
 {
-    const wtn_named_path_t output = {"--output", options->output};
-    wtn_plot_format_t      format;
+    const wtn_plot_options_t *options = &((const wish_t *)context)->options;
+    const wtn_named_path_t    output  = {"--output", options->output};
+    wtn_plot_format_t         format;
 
     if (options->labels.count > options->inputs.count) {
         return WTN_ERROR(WITAN_E_ARGUMENT,
@@ -186,26 +194,23 @@ static witan_status_t check_options(const wtn_plot_options_t *options)
     return WITAN_OK;
 }
 
-static int run(const picture_t *picture, const wtn_plot_options_t *options)
+static witan_status_t run(void *context)
 {
+    const wish_t  *wish   = context;
     wtn_plot_t     plot   = {0};
     char          *target = NULL;
     witan_status_t status;
 
-    WTN_TRY(wtn_file_target(options->output, &target)); /* before the work */
-    WTN_TRY(read_inputs(picture, options, &plot));
-    WTN_TRY(draw(picture, &plot));
+    WTN_TRY(wtn_file_target(wish->options.output, &target)); /* before the work */
+    WTN_TRY(read_inputs(wish->picture, &wish->options, &plot));
+    WTN_TRY(draw(wish->picture, &plot));
 
 fail:
     free(target);
     for (int32_t i = 0; i < plot.input_count; i++) {
         json_decref(plot.inputs[i].root);
     }
-    if (status != WITAN_OK) {
-        (void)fprintf(stderr, "witan: %s\n", witan_last_error());
-        return status == WITAN_E_ARGUMENT ? 2 : 1;
-    }
-    return 0;
+    return status;
 }
 
 /* The rows of `all` that are common or the picture's own. */
@@ -229,52 +234,43 @@ static size_t choose_options(const picture_t *picture, const wtn_option_t *all, 
 
 static int run_picture(const picture_t *picture, int argc, char **argv)
 {
-    wtn_plot_options_t options;
+    wish_t             wish  = {.picture = picture};
     const wtn_option_t all[] = {
         {.name     = "input",
          .kind     = WTN_OPTION_TEXTS,
          .argument = "FILE...",
          .help     = "what other commands wrote with --json",
-         .value    = &options.inputs,
+         .value    = &wish.options.inputs,
          .required = true},
-        WTN_OPT_REQUIRED("output", "FILE", &options.output,
+        WTN_OPT_REQUIRED("output", "FILE", &wish.options.output,
                          "picture to write: .svg or .png; .gp: the script for gnuplot"),
         {.name     = "label",
          .kind     = WTN_OPTION_TEXTS,
          .argument = "TEXT...",
          .help     = "what the legend calls the inputs, in their order",
-         .value    = &options.labels},
-        WTN_OPT_TEXT("title", "TEXT", NULL, &options.title, "line over the picture"),
-        WTN_OPT_CHOICE("metric", "seconds|tokens", "seconds", &options.metric,
+         .value    = &wish.options.labels},
+        WTN_OPT_TEXT("title", "TEXT", NULL, &wish.options.title, "line over the picture"),
+        WTN_OPT_CHOICE("metric", "seconds|tokens", "seconds", &wish.options.metric,
                        "time of a step, or tokens per second of all ranks"),
-        WTN_OPT_CHOICE("scaling", "both|strong|weak", "both", &options.scaling,
+        WTN_OPT_CHOICE("scaling", "both|strong|weak", "both", &wish.options.scaling,
                        "which of them; bench layer files are weak unless this says strong"),
-        WTN_OPT_LIST("tokens", NULL, 0, INT64_MAX, &options.tokens,
+        WTN_OPT_LIST("tokens", NULL, 0, INT64_MAX, &wish.options.tokens,
                      "only these: of all ranks (strong) or of each (weak)"),
-        WTN_OPT_FLAG("all", &options.all, "every mode of a plan, not only the best"),
-        WTN_OPT_TEXT("only", "TEXT", NULL, &options.only,
+        WTN_OPT_FLAG("all", &wish.options.all, "every mode of a plan, not only the best"),
+        WTN_OPT_TEXT("only", "TEXT", NULL, &wish.options.only,
                      "only the modes whose text has this, ep4xtp2 or two-level; implies --all"),
-        WTN_OPT_CHOICE("bars", "seconds|percent|rank-seconds", "seconds", &options.bars,
+        WTN_OPT_CHOICE("bars", "seconds|percent|rank-seconds", "seconds", &wish.options.bars,
                        "time of a step; shares of its phases; time multiplied by the ranks"),
-        WTN_OPT_INTEGER("layer", "N", "-1", -1, INT32_MAX, &options.layer,
+        WTN_OPT_INTEGER("layer", "N", "-1", -1, INT32_MAX, &wish.options.layer,
                         "layer shown rank by rank; -1: the one of most imbalance before"),
     };
     wtn_option_t  table[WTN_COUNT_OF(all)];
     char          name[32];
     wtn_command_t command = {.name = name, .summary = picture->summary, .options = table};
-    bool          help    = false;
 
-    memset(&options, 0, sizeof(options));
     (void)snprintf(name, sizeof(name), "plot %s", picture->name);
     command.option_count = choose_options(picture, all, WTN_COUNT_OF(all), COMMON, table);
-    if (wtn_options_parse(&command, argc, argv, &help) != WITAN_OK ||
-        (!help && check_options(&options) != WITAN_OK)) {
-        return wtn_session_refuse("%s", witan_last_error());
-    }
-    if (help) {
-        return wtn_options_help(&command);
-    }
-    return wtn_launcher_rank() == 0 ? run(picture, &options) : 0; /* under mpirun one draws */
+    return wtn_alone(&command, argc, argv, check_options, run, &wish);
 }
 
 static void print_usage(void)
