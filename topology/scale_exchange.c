@@ -2,18 +2,26 @@
 
 #include "core/util.h"
 
-int32_t wtn_scale_rank_count(const wtn_scale_machine_t *machine, const wtn_scale_mode_t *mode)
+/* Groups and nodes begin together again after their least common multiple, which divides the ranks:
+ * what the ports of the ranks before do is repeated from there on. */
+static int64_t repeat(int64_t group, int64_t node)
 {
-    int64_t group = (int64_t)mode->ep * mode->tp, node = machine->ranks_per_node;
-    bool    aligned = group % node == 0 || node % group == 0;
+    int64_t a = group, b = node;
 
-    return (int32_t)(aligned ? wtn_min_i64(mode->rank_count, wtn_max_i64(group, node))
-                             : mode->rank_count);
+    while (b != 0) {
+        int64_t rest = a % b;
+
+        a = b;
+        b = rest;
+    }
+    return group / a * node;
 }
 
 wtn_fabric_t wtn_scale_fabric(const wtn_scale_machine_t *machine, const wtn_scale_mode_t *mode)
 {
-    return (wtn_fabric_t){.rank_count     = wtn_scale_rank_count(machine, mode),
+    int64_t period = repeat((int64_t)mode->ep * mode->tp, machine->ranks_per_node);
+
+    return (wtn_fabric_t){.rank_count     = (int32_t)wtn_min_i64(mode->rank_count, period),
                           .ranks_per_node = (int32_t)machine->ranks_per_node,
                           .nics_per_node  = (int32_t)machine->nics_per_node,
                           .inside         = machine->inside.port,

@@ -19,9 +19,7 @@ typedef struct wtn_scale_messages {
     double                     share; /* of the bytes: 1 / rounds */
 } wtn_scale_messages_t;
 
-/* The ranks whose ports a group touches: whole nodes, or one group over several. */
-int32_t wtn_scale_rank_count(const wtn_scale_machine_t *machine, const wtn_scale_mode_t *mode);
-
+/* As many ranks as make whole groups and whole nodes; all others do the same again. */
 wtn_fabric_t wtn_scale_fabric(const wtn_scale_machine_t *machine, const wtn_scale_mode_t *mode);
 
 wtn_exchange_t wtn_scale_exchange(const wtn_scale_messages_t *messages, const wtn_fabric_t *fabric);

@@ -76,6 +76,7 @@ witan_status_t wtn_scale_simulate(const wtn_scale_machine_t *machine,
     clocks_t              clocks = {0};
     double                before, shared;
     int32_t               ranks = fabric.rank_count;
+    int32_t               slow  = disturbance->slow_rank < 0 ? -1 : disturbance->slow_rank % ranks;
     witan_status_t        status;
 
     WTN_TRY(wtn_scale_predict(machine, shape, mode, token_count, load, result));
@@ -93,7 +94,7 @@ witan_status_t wtn_scale_simulate(const wtn_scale_machine_t *machine,
     before = work.route + work.plan + work.gather + machine->step_s + machine->exchange_s;
     shared = machine->overlap == WTN_SCALE_OVERLAP_POLL ? work.shared : 0;
     for (int32_t r = 0; r < ranks; r++) {
-        clocks.slow[r]   = r == disturbance->slow_rank ? disturbance->slow_factor : 1;
+        clocks.slow[r]   = r == slow ? disturbance->slow_factor : 1;
         clocks.routed[r] = before * clocks.slow[r];
     }
     WTN_TRY(exchange_at(&messages, &fabric, clocks.routed, clocks.received, &out));

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "topology/scale_exchange.h"
 #include "topology/scale_model.h"
 #include "topology/scale_work.h"
 
@@ -320,6 +321,41 @@ START_TEST(test_simulate_straggler_and_congestion_cost_time)
 }
 END_TEST
 
+/* Groups of 6 on nodes of 4 begin on a node again after 12 ranks: these say all of 48. */
+START_TEST(test_predict_groups_across_nodes_repeat_themselves)
+{
+    wtn_scale_mode_t   few = {.rank_count = 12, .ep = 6, .tp = 1, .chunk_count = 1}, many = few;
+    wtn_scale_load_t   load = make_load(&layer, 6, 4, 1600, false);
+    wtn_scale_result_t a, b;
+
+    many.rank_count = 48;
+    ck_assert_int_eq(wtn_scale_fabric(&machine, &many).rank_count, 12);
+    a = predict(&machine, &layer, &few, 1600, &load);
+    b = predict(&machine, &layer, &many, 1600, &load);
+    ck_assert(a.seconds == b.seconds && a.between_bytes > 0);
+    ck_assert(4 * a.inside_bytes == b.inside_bytes && 4 * a.between_bytes == b.between_bytes);
+    wtn_scale_load_free(&load);
+}
+END_TEST
+
+/* The other groups are not faster for it. */
+START_TEST(test_simulate_straggler_of_any_group_costs_the_same)
+{
+    wtn_scale_mode_t        mode = {.rank_count = 24, .ep = 8, .tp = 1, .chunk_count = 1};
+    wtn_scale_load_t        load = make_load(&layer, 8, 4, 1600, false);
+    wtn_scale_disturbance_t slow = {.slow_rank = 3, .slow_factor = 4};
+    wtn_scale_result_t      first, last;
+
+    ck_assert_int_eq(wtn_scale_simulate(&machine, &layer, &mode, 1600, &load, &slow, &first),
+                     WITAN_OK);
+    slow.slow_rank = 19;
+    ck_assert_int_eq(wtn_scale_simulate(&machine, &layer, &mode, 1600, &load, &slow, &last),
+                     WITAN_OK);
+    ck_assert(first.seconds == last.seconds);
+    wtn_scale_load_free(&load);
+}
+END_TEST
+
 START_TEST(test_curve_is_straight_between_its_points)
 {
     wtn_scale_curve_t curve = {.count = 2, .at = {1, 100}, .value = {0.2, 0.6}};
@@ -347,6 +383,8 @@ int main(void)
     tcase_add_test(tcase, test_predict_chunks_hide_transfers);
     tcase_add_test(tcase, test_simulate_undisturbed_is_near_the_model);
     tcase_add_test(tcase, test_simulate_straggler_and_congestion_cost_time);
+    tcase_add_test(tcase, test_predict_groups_across_nodes_repeat_themselves);
+    tcase_add_test(tcase, test_simulate_straggler_of_any_group_costs_the_same);
     tcase_add_test(tcase, test_curve_is_straight_between_its_points);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
