@@ -19,6 +19,7 @@ typedef struct simulation {
     const wtn_exchange_t *exchange;
     int32_t               node_count, nic_count, sender_count, heap_count;
     sender_t             *senders;                    /* [ranks], then [nodes * nics] */
+    int32_t              *nodes, *nics;               /* [ranks] of each; dividing takes long */
     int32_t              *heap;                       /* of senders by time, then index */
     int32_t              *next_inside, *next_between; /* [ranks] step each source has come to */
     double               *inside_free, *between_free; /* receiving ports */
@@ -37,6 +38,11 @@ static int32_t nic_of(const wtn_fabric_t *fabric, int32_t rank)
     return node_of(fabric, rank) * fabric->nics_per_node + local % fabric->nics_per_node;
 }
 
+static bool crosses(const simulation_t *simulation, int32_t source, int32_t destination)
+{
+    return simulation->nodes[source] != simulation->nodes[destination];
+}
+
 static double slow_of(const wtn_fabric_t *fabric, int32_t rank)
 {
     return fabric->slow == NULL ? 1.0 : fabric->slow[rank];
@@ -45,6 +51,8 @@ static double slow_of(const wtn_fabric_t *fabric, int32_t rank)
 static void release(simulation_t *simulation)
 {
     free(simulation->senders);
+    free(simulation->nodes);
+    free(simulation->nics);
     free(simulation->heap);
     free(simulation->next_inside);
     free(simulation->next_between);
@@ -58,6 +66,8 @@ static void make_senders(simulation_t *simulation)
     const wtn_fabric_t *fabric = simulation->exchange->fabric;
 
     for (int32_t r = 0; r < fabric->rank_count; r++) {
+        simulation->nodes[r] = node_of(fabric, r);
+        simulation->nics[r]  = nic_of(fabric, r);
         simulation->senders[r] =
             (sender_t){.first = r, .count = 1, .stride = 1, .slow = slow_of(fabric, r)};
     }
@@ -91,16 +101,18 @@ static witan_status_t make(simulation_t *simulation, const wtn_exchange_t *excha
     simulation->sender_count = fabric->rank_count + simulation->nic_count;
     ports                    = (size_t)simulation->sender_count;
     simulation->senders      = calloc(ports, sizeof(*simulation->senders));
+    simulation->nodes        = calloc(ranks, sizeof(*simulation->nodes));
+    simulation->nics         = calloc(ranks, sizeof(*simulation->nics));
     simulation->heap         = calloc(ports, sizeof(*simulation->heap));
     simulation->next_inside  = calloc(ranks, sizeof(*simulation->next_inside));
     simulation->next_between = calloc(ranks, sizeof(*simulation->next_between));
     simulation->inside_free  = calloc(ranks, sizeof(double));
     simulation->between_free = calloc((size_t)simulation->nic_count, sizeof(double));
     simulation->busy         = calloc(2 * ports, sizeof(double));
-    if (simulation->senders == NULL || simulation->heap == NULL ||
-        simulation->next_inside == NULL || simulation->next_between == NULL ||
-        simulation->inside_free == NULL || simulation->between_free == NULL ||
-        simulation->busy == NULL) {
+    if (simulation->senders == NULL || simulation->nodes == NULL || simulation->nics == NULL ||
+        simulation->heap == NULL || simulation->next_inside == NULL ||
+        simulation->next_between == NULL || simulation->inside_free == NULL ||
+        simulation->between_free == NULL || simulation->busy == NULL) {
         release(simulation);
         return WTN_ERROR(WITAN_E_MEMORY, "simulation: %" PRId32 " ranks", fabric->rank_count);
     }
@@ -115,10 +127,10 @@ static double occupy(simulation_t *simulation, int32_t source, int32_t destinati
                      wtn_exchange_result_t *result)
 {
     const wtn_fabric_t *fabric  = simulation->exchange->fabric;
-    bool                network = node_of(fabric, source) != node_of(fabric, destination);
+    bool                network = crosses(simulation, source, destination);
     const wtn_port_t   *port    = network ? &fabric->between : &fabric->inside;
-    int32_t             from    = network ? fabric->rank_count + nic_of(fabric, source) : source;
-    int32_t to   = network ? fabric->rank_count + nic_of(fabric, destination) : destination;
+    int32_t             from    = network ? fabric->rank_count + simulation->nics[source] : source;
+    int32_t to   = network ? fabric->rank_count + simulation->nics[destination] : destination;
     double  time = port->overhead + bytes / port->rate;
     double *busy = simulation->busy;
 
@@ -207,8 +219,7 @@ static bool next_message(simulation_t *simulation, int32_t source, bool network,
 
     for (; next[source] < exchange->step_count; next[source]++) {
         if (exchange->message(exchange->context, source, next[source], destination, bytes) &&
-            (node_of(exchange->fabric, source) != node_of(exchange->fabric, *destination)) ==
-                network) {
+            crosses(simulation, source, *destination) == network) {
             return true;
         }
     }
@@ -229,7 +240,7 @@ static void send(simulation_t *simulation, sender_t *sender, int32_t source, int
     const wtn_exchange_t *exchange = simulation->exchange;
     const wtn_fabric_t   *fabric   = exchange->fabric;
     const wtn_port_t     *port     = sender->network ? &fabric->between : &fabric->inside;
-    int32_t to = sender->network ? fabric->rank_count + nic_of(fabric, destination) : destination;
+    int32_t to = sender->network ? fabric->rank_count + simulation->nics[destination] : destination;
     double *receiver_free = sender->network ? &simulation->between_free[to - fabric->rank_count]
                                             : &simulation->inside_free[to];
     double  out           = port->overhead + bytes / port->rate;
