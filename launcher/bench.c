@@ -92,6 +92,22 @@ double wtn_bench_row_flops(const witan_layer_config_t *config)
     return 2.0 * matrices * (double)config->hidden_size * (double)config->inter_size;
 }
 
+witan_status_t wtn_bench_step(witan_plan_t *plan, const witan_forward_args_t *args,
+                              const int32_t *ids, const float *weights)
+{
+    witan_status_t status;
+
+    WTN_TRY(witan_plan_import(plan, args->token_count, ids, weights));
+    while (witan_plan_rounds_left(plan) > 0) {
+        WTN_TRY(witan_dispatch(plan, args->hidden));
+        WTN_TRY(witan_experts(plan));
+        WTN_TRY(witan_combine(plan, args->output));
+    }
+
+fail:
+    return status;
+}
+
 static int compare_doubles(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;

@@ -131,6 +131,11 @@ witan_status_t wtn_bench_graph_replay(void *graph);
 void wtn_bench_graph_drop(wtn_bench_graph_t *graph);
 void wtn_bench_graph_close(wtn_bench_graph_t *graph);
 
+/* A step with routing of the caller's in place of the gate's. Its rounds go one after the other:
+ * they do not overlap as those of witan_forward. */
+witan_status_t wtn_bench_step(witan_plan_t *plan, const witan_forward_args_t *args,
+                              const int32_t *ids, const float *weights);
+
 /* ---- JSON ---- */
 
 /* {"schema": "witan.bench.<name>/1", version, machine, shape, iterations, warmup}; NULL without

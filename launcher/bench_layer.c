@@ -113,24 +113,6 @@ static void free_workload(const wtn_layer_bench_t *bench, wtn_layer_workload_t *
     free(load->all);
 }
 
-/* The step with the routing of --skew in place of the gate's. Rounds one after the other: they do
- * not overlap as those of witan_forward. */
-static witan_status_t step_imported(const wtn_layer_workload_t *load,
-                                    const witan_forward_args_t *args)
-{
-    witan_status_t status;
-
-    WTN_TRY(witan_plan_import(load->plan, args->token_count, load->ids, load->weights));
-    while (witan_plan_rounds_left(load->plan) > 0) {
-        WTN_TRY(witan_dispatch(load->plan, args->hidden));
-        WTN_TRY(witan_experts(load->plan));
-        WTN_TRY(witan_combine(load->plan, args->output));
-    }
-
-fail:
-    return status;
-}
-
 /* On a device the tokens are there already, and stay. */
 static witan_status_t step(void *context)
 {
@@ -142,7 +124,8 @@ static witan_status_t step(void *context)
                                            .hidden       = device ? staging->hidden : load->hidden,
                                            .output       = device ? staging->output : load->output};
 
-    return load->imports ? step_imported(load, &args) : witan_forward(load->plan, &args);
+    return load->imports ? wtn_bench_step(load->plan, &args, load->ids, load->weights)
+                         : witan_forward(load->plan, &args);
 }
 
 /* One iteration between two barriers; the time is the slowest rank's. */

@@ -193,17 +193,12 @@ static void free_phase(phase_t *phase)
 
 static witan_status_t step(bench_t *bench)
 {
-    witan_status_t status;
+    const witan_forward_args_t args = {.struct_bytes = sizeof(args),
+                                       .token_count  = bench->token_count,
+                                       .hidden       = bench->hidden,
+                                       .output       = bench->output};
 
-    WTN_TRY(witan_plan_import(bench->plan, bench->token_count, bench->ids, bench->weights));
-    while (witan_plan_rounds_left(bench->plan) > 0) {
-        WTN_TRY(witan_dispatch(bench->plan, bench->hidden));
-        WTN_TRY(witan_experts(bench->plan));
-        WTN_TRY(witan_combine(bench->plan, bench->output));
-    }
-
-fail:
-    return status;
+    return wtn_bench_step(bench->plan, &args, bench->ids, bench->weights);
 }
 
 /* The step all others are compared with; sampled tokens of it against float64. */
