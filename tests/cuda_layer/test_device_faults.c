@@ -15,17 +15,6 @@
 
 enum { T = 7, H = 40 };
 
-#define ck_status(call, expected)                                                       \
-    do {                                                                                \
-        witan_status_t got_ = (call);                                                   \
-        ck_assert_msg(got_ == (expected), "%s: %s: %s", #call, witan_status_name(got_), \
-                      witan_last_error());                                              \
-    } while (0)
-
-#define ck_names(text)                                                                   \
-    ck_assert_msg(strstr(witan_last_error(), (text)) != NULL, "'%s' does not name '%s'", \
-                  witan_last_error(), (text))
-
 /* The last with a tier whose products wait for the device. */
 static const witan_exchange_t exchanges[] = {WITAN_EXCHANGE_EXACT, WITAN_EXCHANGE_PADDED,
                                              WITAN_EXCHANGE_DIRECT, WITAN_EXCHANGE_PADDED};

@@ -36,6 +36,27 @@ block_t block_make(int32_t experts, int32_t topk, int64_t hidden, int64_t inter,
     return block;
 }
 
+void block_with_all_options(block_t *block, bool has_shared_gate)
+{
+    block->config.shared_inter_size           = 72;
+    block->config.has_shared_gate             = has_shared_gate;
+    block->config.has_gate_up_bias            = true;
+    block->config.has_down_bias               = true;
+    block->config.router_dtype                = WITAN_F32;
+    block->config.routing.score               = WITAN_SCORE_SIGMOID;
+    block->config.routing.has_correction_bias = true;
+    block->config.routing.has_bias            = true;
+    block->config.routing.scale               = 2.5f;
+    block->config.routing.group_count         = 4;
+    block->config.routing.group_topk          = 2;
+    block->config.routing.group_score         = WITAN_GROUP_SCORE_TOP2_SUM;
+    block->config.activation                  = (witan_activation_t){.kind      = WITAN_ACTIVATION_SWISH,
+                                                                     .parameter = 1.702f,
+                                                                     .gated     = true,
+                                                                     .limit     = 0.5f,
+                                                                     .up_offset = 1.0f};
+}
+
 /* Uniform with variance 1 / fan-in, so that activations stay of order one. */
 static float value(const block_t *block, const witan_weight_slice_t *slice, int64_t row,
                    int64_t col)

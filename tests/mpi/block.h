@@ -17,6 +17,9 @@ typedef struct block {
 block_t block_make(int32_t experts, int32_t topk, int64_t hidden, int64_t inter,
                    witan_dtype_t dtype);
 
+/* With a shared expert, biases, a correction, groups and a clamped activation; 4 divides E. */
+void block_with_all_options(block_t *block, bool has_shared_gate);
+
 /* Its weights; `block` must outlive them. */
 witan_weights_t block_weights(block_t *block);
 

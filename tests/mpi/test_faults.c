@@ -9,17 +9,6 @@
 #include "dispatch/layer.h"
 #include "harness.h"
 
-#define ck_status(call, expected)                                                       \
-    do {                                                                                \
-        witan_status_t got_ = (call);                                                   \
-        ck_assert_msg(got_ == (expected), "%s: %s: %s", #call, witan_status_name(got_), \
-                      witan_last_error());                                              \
-    } while (0)
-
-#define ck_names(text)                                                                   \
-    ck_assert_msg(strstr(witan_last_error(), (text)) != NULL, "'%s' does not name '%s'", \
-                  witan_last_error(), (text))
-
 static bool is_last(void)
 {
     return world_rank == world_size - 1;

@@ -34,23 +34,7 @@ START_TEST(test_forward_with_all_options_equals_one_rank)
     block_t block = block_make(12, 4, 56, 40, WITAN_BF16);
     run_t   run   = run_make(61);
 
-    block.config.shared_inter_size           = 72;
-    block.config.has_shared_gate             = _i > 0;
-    block.config.has_gate_up_bias            = true;
-    block.config.has_down_bias               = true;
-    block.config.router_dtype                = WITAN_F32;
-    block.config.routing.score               = WITAN_SCORE_SIGMOID;
-    block.config.routing.has_correction_bias = true;
-    block.config.routing.has_bias            = true;
-    block.config.routing.scale               = 2.5f;
-    block.config.routing.group_count         = 4;
-    block.config.routing.group_topk          = 2;
-    block.config.routing.group_score         = WITAN_GROUP_SCORE_TOP2_SUM;
-    block.config.activation                  = (witan_activation_t){.kind      = WITAN_ACTIVATION_SWISH,
-                                                                    .parameter = 1.702f,
-                                                                    .gated     = true,
-                                                                    .limit     = 0.5f,
-                                                                    .up_offset = 1.0f};
+    block_with_all_options(&block, _i > 0);
     run_check_exact(&block, &run);
 }
 END_TEST

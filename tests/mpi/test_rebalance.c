@@ -9,17 +9,6 @@
 
 enum { E = 6, K = 3, H = 40, I = 56, T = 29, R = 13 };
 
-#define ck_status(call, expected)                                                       \
-    do {                                                                                \
-        witan_status_t got_ = (call);                                                   \
-        ck_assert_msg(got_ == (expected), "%s: %s: %s", #call, witan_status_name(got_), \
-                      witan_last_error());                                              \
-    } while (0)
-
-#define ck_names(text)                                                                   \
-    ck_assert_msg(strstr(witan_last_error(), (text)) != NULL, "'%s' does not name '%s'", \
-                  witan_last_error(), (text))
-
 typedef struct setup {
     block_t        block;
     int32_t        expert[R], owner[R];

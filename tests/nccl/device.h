@@ -13,17 +13,6 @@
         ck_assert_msg(code_ == cudaSuccess, "%s: %s", #call, cudaGetErrorString(code_)); \
     } while (0)
 
-#define ck_status(call, expected)                                                       \
-    do {                                                                                \
-        witan_status_t got_ = (call);                                                   \
-        ck_assert_msg(got_ == (expected), "%s: %s: %s", #call, witan_status_name(got_), \
-                      witan_last_error());                                              \
-    } while (0)
-
-#define ck_names(text)                                                                   \
-    ck_assert_msg(strstr(witan_last_error(), (text)) != NULL, "'%s' does not name '%s'", \
-                  witan_last_error(), (text))
-
 extern bool         few_devices; /* ranks have to share */
 extern cudaStream_t stream;
 
