@@ -191,8 +191,9 @@ conformance() {
 # shellcheck disable=SC2317
 sanitizer() { # TOOL
     local test rc=0 options=(--kernel-name-exclude kernel_substring=nvjet) # cuBLAS's own
-    local tests=(cuda_routing/test_cuda_schedule cuda_routing/test_cuda_topk
-        cuda_routing/test_cuda_rows emulator/test_wrappers emulator/test_wrappers_sm90)
+    local tests=(cuda_routing/test_cuda_sort cuda_routing/test_cuda_schedule
+        cuda_routing/test_cuda_topk cuda_routing/test_cuda_rows
+        emulator/test_wrappers emulator/test_wrappers_sm90)
     if [[ $1 == memcheck ]]; then
         options+=(--report-api-errors no) # some tests call for them
         tests+=(cuda_ffn/test_cuda_ffn_limits) # racecheck itself fails on the sm_90a product
