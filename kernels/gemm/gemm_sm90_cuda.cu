@@ -25,8 +25,8 @@
 WTN_DEVICE uint32_t form_releases(uint32_t kind)
 {
     switch (kind) {
-#define FORM_CASE(name, text, rows, columns, atoms, stages, pair, groups, turns, grain) \
-    case FORM_##name:                                                                   \
+#define FORM_CASE(name, text, rows, columns, atoms, stages, pair, groups, turns, across) \
+    case FORM_##name:                                                                    \
         return pair * groups * 4;
         WTN_FORM_LIST(FORM_CASE)
 #undef FORM_CASE

@@ -241,10 +241,11 @@ WTN_DEVICE void load_tiles(const gemm_params_t &p, const survey_t &survey, uint3
 
 /* ---- warps 1 to 3: rows by index ---- */
 
-#define GATHER_ROWS (GATHERING_WARPS * 4) /* 8 lanes copy a row's atom */
+#define GATHER_ROWS     (GATHERING_WARPS * 4) /* 8 lanes copy a row's atom */
+#define GATHER_TOGETHER 32u
 
-/* Copy one stage's chunks, the lane's place in each row being `from`, and move on. All rows, as
- * where rows are many, have no conditions in between. */
+/* Copy one stage's chunks, the lane's place in each row being `from`, and move on. Whole: by
+ * GATHER_TOGETHER rows, without conditions in between. */
 template <typename form, bool whole, uint32_t passes>
 WTN_DEVICE void gather_stage(const char *(&from)[passes], uint32_t first, uint32_t rows,
                              uint32_t left, wtn_saddr_t at)
@@ -253,7 +254,7 @@ WTN_DEVICE void gather_stage(const char *(&from)[passes], uint32_t first, uint32
     for (uint32_t i = 0; i < passes; i++) {
         bool there = whole || i * GATHER_ROWS + first < rows;
 
-        if (!whole && i * GATHER_ROWS >= rows) {
+        if (i * GATHER_ROWS >= rows && (!whole || i % (GATHER_TOGETHER / GATHER_ROWS) == 0)) {
             break;
         }
 #pragma unroll
@@ -280,24 +281,24 @@ WTN_DEVICE void gather_tile(const gemm_params_t &p, const tile_t &tile, wtn_sadd
     uint32_t    last  = tile.rows > 0 ? tile.rows - 1 : 0;
     uint32_t    steps = step_count<form>(p);
     wtn_saddr_t place = first * ATOM_BYTES + (chunk ^ first) * 16; /* passes are 8 rows apart */
-    int64_t     row[passes];
+    uint32_t    row[passes]; /* numbers of rows are less than 2^32 */
     const char *from[passes];
 
 #pragma unroll
     for (uint32_t i = 0; i < passes; i++) {
         uint32_t r = first + i * GATHER_ROWS;
 
-        row[i] = tile.row + (r < last ? r : last);
+        row[i] = (uint32_t)tile.row + (r < last ? r : last);
     }
     if (p.a_index != NULL) { /* all asked for before one is awaited */
 #pragma unroll
         for (uint32_t i = 0; i < passes; i++) {
-            row[i] = p.a_index[row[i]];
+            row[i] = (uint32_t)p.a_index[row[i]];
         }
     }
 #pragma unroll
     for (uint32_t i = 0; i < passes; i++) {
-        from[i] = p.a + row[i] * p.a_stride + chunk * 16;
+        from[i] = p.a + (uint64_t)row[i] * p.a_stride + chunk * 16;
     }
     for (uint32_t step = 0; step < steps; step++) {
         wtn_saddr_t at   = stage_at<form>(shared, ring.stage) + place;

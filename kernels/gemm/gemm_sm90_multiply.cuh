@@ -184,7 +184,7 @@ WTN_DEVICE uint32_t row_out(const gemm_params_t &p, const tile_t &tile, uint32_t
 /* Store `columns` columns of the warp's rows from shared memory, row r at turn + r * turn_stride,
  * to `column` of out. By the copy engine where another warpgroup multiplies meanwhile: it holds up
  * this warp longest and others least. Rows that begin at any address go by single numbers. */
-template <typename form>
+template <typename form, bool bulk>
 WTN_DEVICE void store_turned(const gemm_params_t &p, uint32_t to, uint32_t column, uint32_t columns,
                              char *turn)
 {
@@ -193,13 +193,14 @@ WTN_DEVICE void store_turned(const gemm_params_t &p, uint32_t to, uint32_t colum
     columns = columns < left ? columns : left;
     if (column + columns > p.used_columns) { /* in the last tile only */
         wtn_sync_warp();
+#pragma unroll 1
         for (uint32_t c = 0; wtn_lane() < 16 && c < columns; c++) {
             if (column + c >= p.used_columns) {
                 ((uint16_t *)(turn + wtn_lane() * form::turn_stride))[c] = 0;
             }
         }
     }
-    if (form::bulk && p.out_aligned) {
+    if (bulk && p.out_aligned) {
         wtn_fence_async();
         wtn_sync_warp();
         if (wtn_lane() < 16 && to != NO_ROW && columns > 0) {
@@ -227,10 +228,12 @@ WTN_DEVICE void store_turned(const gemm_params_t &p, uint32_t to, uint32_t colum
         }
         return;
     }
+#pragma unroll 1 /* much code otherwise */
     for (uint32_t r = 0; r < 16; r++) {
         uint32_t  row  = wtn_shuffle(to, r);
         uint16_t *into = (uint16_t *)(p.out + row * p.out_stride) + column;
 
+#pragma unroll 1
         for (uint32_t c = wtn_lane(); row != NO_ROW && c < columns; c += 32) {
             into[c] = ((const uint16_t *)(turn + r * form::turn_stride))[c];
         }
@@ -265,7 +268,8 @@ WTN_DEVICE void store_rows(const gemm_params_t &p, uint32_t to, uint32_t column,
                              pack<bf16>(a[2], a[3]), pack<bf16>(b[0], b[1]),
                              pack<bf16>(b[2], b[3]));
         }
-        store_turned<form>(p, to, column + (uint32_t)pass * 8, (uint32_t)width * 8, turn);
+        store_turned<form, form::bulk>(p, to, column + (uint32_t)pass * 8, (uint32_t)width * 8,
+                                       turn);
     }
 }
 

@@ -6,15 +6,16 @@
 #include "kernels/cuda/device_sm90.cuh"
 
 /* Forms: rows and columns of a tile, 64-wide steps of K in a stage, stages in flight, blocks that
- * share weights, warpgroups that share a tile, warpgroups that take tiles in turn, and the rows by
- * which a tile costs the matrix units time: 64 where rows are their M, 16 where weights are, rows
- * being N (gemm_sm90_across.cuh). All forms give a row the same bits.
+ * share weights, warpgroups that share a tile, warpgroups that take tiles in turn, and the most
+ * rows of a tile that is multiplied across: weights are the matrix units' M then and rows their N,
+ * so that it costs by 16 rows (gemm_sm90_across.cuh). All forms give a row the same bits.
  *
  * A block of the full ones has a multiprocessor to itself, and there is a kernel of those for rows
  * that are gathered and one of those for rows side by side. In most of them the multiplying
  * warpgroups take whole tiles in turn, one multiplying while the other stores: LONG of many rows,
  * MIDDLE where tiles are too few for that or columns would be wasted. Gathered rows are dear to
  * bring, so in place of MIDDLE they have WIDE, each warpgroup with 64 rows of a tile, and BROAD.
+ * LONG takes an expert's last tile across where experts have few of them.
  * Where two blocks share weights, they take tiles above each other, and each brings half of the
  * weights to both. BROAD and FEW stream weights past few rows, 128 KB of them in flight: BROAD
  * where gathered rows are so many that bringing them for every 128 columns is felt.
@@ -29,21 +30,21 @@
 #ifndef WTN_FORM_PAIR
 #define WTN_FORM_PAIR 2
 #endif
-#define WTN_FORM_GATHERED_LIST(X)                          \
-    X(WIDE, wide, 128, 256, 1, 4, WTN_FORM_PAIR, 2, 1, 64) \
-    X(BROAD, broad, 64, 256, 1, 4, 1, 1, 2, 64)
-#define WTN_FORM_BESIDE_LIST(X) X(MIDDLE, middle, 128, 128, 1, 6, WTN_FORM_PAIR, 1, 2, 16)
-#define WTN_FORM_BOTH_LIST(X)                              \
-    X(LONG, long, 128, 192, 1, 5, WTN_FORM_PAIR, 1, 2, 64) \
-    X(FEW, few, 64, 128, 1, 8, 1, 1, 2, 64)
+#define WTN_FORM_GATHERED_LIST(X)                         \
+    X(WIDE, wide, 128, 256, 1, 4, WTN_FORM_PAIR, 2, 1, 0) \
+    X(BROAD, broad, 64, 256, 1, 4, 1, 1, 2, 0)
+#define WTN_FORM_BESIDE_LIST(X) X(MIDDLE, middle, 128, 128, 1, 6, WTN_FORM_PAIR, 1, 2, 128)
+#define WTN_FORM_BOTH_LIST(X)                               \
+    X(LONG, long, 128, 192, 1, 5, WTN_FORM_PAIR, 1, 2, 112) \
+    X(FEW, few, 64, 128, 1, 8, 1, 1, 2, 0)
 #define WTN_FORM_FULL_LIST(X) \
     WTN_FORM_GATHERED_LIST(X) \
     WTN_FORM_BESIDE_LIST(X)   \
     WTN_FORM_BOTH_LIST(X)
-#define WTN_FORM_LIGHT_LIST(X)                      \
-    X(HALF, half, 64, 64, 1, 6, 1, 1, 1, 64)        \
-    X(STRIP64, strip64, 16, 64, 1, 10, 1, 1, 1, 64) \
-    X(STRIP32, strip32, 16, 32, 2, 9, 1, 1, 1, 64)
+#define WTN_FORM_LIGHT_LIST(X)                     \
+    X(HALF, half, 64, 64, 1, 6, 1, 1, 1, 0)        \
+    X(STRIP64, strip64, 16, 64, 1, 10, 1, 1, 1, 0) \
+    X(STRIP32, strip32, 16, 32, 2, 9, 1, 1, 1, 0)
 #define WTN_FORM_LIST(X)  \
     WTN_FORM_FULL_LIST(X) \
     WTN_FORM_LIGHT_LIST(X)
@@ -60,31 +61,28 @@ typedef enum form_kind {
 } form_kind_t;
 
 /* Shared memory: barriers and tiles told; from TURN_AT on, first the row counts (survey_take), then
- * 16 rows of turn_columns columns for each warp that stores, or a sheet for each warpgroup
- * (gemm_sm90_across.cuh); stages. A row of one chunk more keeps rows apart in banks. */
+ * 16 rows of turn_columns columns for each warp that stores; stages. A row of one chunk more keeps
+ * rows apart in banks. */
 #define TURN_AT 768u
 #define SURVEY  1024u /* experts whose row counts are read at a time */
 
 /* A form as a type, so that all its numbers are the compiler's. */
 template <uint32_t form_rows, uint32_t form_columns, uint32_t form_atoms, uint32_t form_stages,
-          uint32_t form_pair, uint32_t form_groups, uint32_t form_turns, uint32_t form_grain>
+          uint32_t form_pair, uint32_t form_groups, uint32_t form_turns, uint32_t form_across>
 struct form {
     static constexpr uint32_t rows = form_rows, columns = form_columns, atoms = form_atoms,
                               stages = form_stages, pair = form_pair, groups = form_groups,
-                              turns = form_turns, grain = form_grain;
-    static constexpr bool across = grain < 64;
+                              turns = form_turns, across = form_across,
+                              grain = across > 0 ? 16 : 64;
 
-    static constexpr uint32_t stage_bytes = (rows + columns) * atoms * 128;
-    static constexpr bool     bulk        = turns > 1; /* how rows are stored */
-    static constexpr uint32_t turn_columns =
-        columns == 192 || (rows == 64 && columns == 64) ? 64 : 128;
-    static constexpr uint32_t turn_stride = turn_columns * 2 + 16;
-    static constexpr uint32_t turn_bytes  = 16 * turn_stride;
-    static constexpr uint32_t turn_count  = rows < 64 ? 1 : 4 * groups * turns;
-    static constexpr uint32_t put_bytes =
-        across ? groups * turns * rows * 128 : turn_count * turn_bytes;
-    static constexpr uint32_t ring_at = (TURN_AT + put_bytes + 1023) / 1024 * 1024;
-    static constexpr uint32_t bytes   = ring_at + stages * stage_bytes;
+    static constexpr uint32_t stage_bytes  = (rows + columns) * atoms * 128;
+    static constexpr bool     bulk         = turns > 1; /* how rows are stored */
+    static constexpr uint32_t turn_columns = across > 0 || (rows == 64 && columns == 64) ? 64 : 128;
+    static constexpr uint32_t turn_stride  = turn_columns * 2 + 16;
+    static constexpr uint32_t turn_bytes   = 16 * turn_stride;
+    static constexpr uint32_t put_bytes    = (rows < 64 ? 1 : 4 * groups * turns) * turn_bytes;
+    static constexpr uint32_t ring_at      = (TURN_AT + put_bytes + 1023) / 1024 * 1024;
+    static constexpr uint32_t bytes        = ring_at + stages * stage_bytes;
 
     static_assert(put_bytes > SURVEY * sizeof(uint32_t), "row counts");
     /* The matrix units read 64 rows. Of a form of fewer the others are whatever follows in the
@@ -222,9 +220,17 @@ WTN_DEVICE survey_t survey_take(const int64_t *row_begin, uint32_t expert_count,
     return s;
 }
 
-/* From this K on tiles of 256 columns of gathered rows are ahead by themselves, at the chip's power
- * limit, and level where they take turns with other work: they bring less. */
-#define DEEP 4096u
+/* From this K on tiles of 256 columns of gathered rows take less energy than LONG's by more than
+ * they are behind otherwise, if experts have many blocks of 128 rows. */
+#define DEEP        6144u
+#define DEEP_BLOCKS 12u
+
+/* Whether experts have so few blocks of 128 rows that it is worth while to multiply their last
+ * tiles across: the matrix units then read more from shared memory, which costs energy. */
+WTN_DEVICE bool worth_across(const survey_t &s)
+{
+    return s.blocks128 < 6 * s.hit;
+}
 
 /* The form for these row counts; the same in every warp of the grid. The limits were measured on an
  * H200. */
@@ -232,9 +238,11 @@ template <bool gathers>
 WTN_DEVICE uint32_t full_choose(const survey_t &s, uint32_t N, uint32_t K, bool few_rows)
 {
     uint32_t wasted  = divide_up(N, 192) * 192 - N;
-    bool     by192   = wasted <= N / 20 && (!gathers || K < DEEP);
+    bool     deep    = gathers && K >= DEEP && s.blocks128 >= DEEP_BLOCKS * s.hit;
+    bool     by192   = wasted <= N / 20 && !deep;
     uint32_t columns = by192 ? 192 : gathers ? 256 : 128;
-    bool many = s.blocks64 > 2 * s.hit && s.blocks128 * divide_up(N, columns) >= wtn_block_count();
+    bool     many    = s.blocks64 > (gathers ? 2 : 3) * s.hit &&
+                s.blocks128 * divide_up(N, columns) >= wtn_block_count();
 
     if (few_rows || s.blocks64 == s.hit) {
         return gathers && s.rows / 48 >= s.hit ? FORM_BROAD : FORM_FEW;

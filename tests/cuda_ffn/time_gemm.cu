@@ -2,8 +2,8 @@
  *
  *   time_gemm check             every form against sums in double, equal bits between forms; a
  *                               product takes its chosen form where one is not for its rows
- *   time_gemm prefill [ROWS]    many rows an expert, beside one dense cublasGemmEx of as many rows
- *   time_gemm sustain [ROWS]    the same products, each by itself until the chip is at its limit
+ *   time_gemm prefill [ROWS [MODEL]]  many rows an expert, beside one dense cublasGemmEx of as many
+ *   time_gemm sustain [ROWS [MODEL]]  the same, each by itself until the chip is at its limit
  *   time_gemm decode            few rows an expert: weights per second beside what a read gets
  *   time_gemm token             one row of each of a token's experts
  *   time_gemm layer             Qwen3-30B's experts, 32768 tokens
@@ -160,10 +160,12 @@ static void run_form(uint32_t form, problem_t *p, bool up, bool gathers)
     wtn_cuda_gemm_sm90.up(p->state, &p->up_args);
 }
 
-static int prefill(int64_t mean)
+static int prefill(int64_t mean, const char *only)
 {
-    static const uint32_t    forms[] = {FORM_COUNT, FORM_LONG, FORM_WIDE, FORM_MIDDLE};
-    static const char *const names[] = {"chosen", "long", "wide", "middle"};
+    static const uint32_t    forms[] = {FORM_COUNT, FORM_LONG, FORM_WIDE, FORM_MIDDLE, FORM_BROAD};
+    static const char *const names[] = {"chosen", "long", "wide", "middle", "broad"};
+
+    const int form_count = mean < 1024 ? 5 : 4;
 
     printf("prefill, bf16, TFLOP/s (of dense cuBLAS): up of rows gathered, of rows side by side; "
            "down\n");
@@ -174,6 +176,9 @@ static int prefill(int64_t mean)
         uint16_t                          *wide;
         double                             up, down;
 
+        if (only != NULL && strcmp(m.name, only) != 0) {
+            continue;
+        }
         problem_make(&p, true, true, false, m.H, m.I, ragged(m.experts, mean), 16384);
         up         = 2e-12 * p.rows * p.up.N * p.up.K;
         down       = 2e-12 * p.rows * p.down.N * p.down.K;
@@ -181,7 +186,9 @@ static int prefill(int64_t mean)
         wide       = device_alloc<uint16_t>((size_t)p.rows * p.up.N);
         works      = {[&] { dense(p.x_sorted, p.w_up, wide, p.rows, p.up.N, p.up.K); },
                       [&] { dense(p.h, p.w_down, p.out, p.rows, p.down.N, p.down.K); }};
-        for (uint32_t form : forms) {
+        for (int f = 0; f < form_count; f++) {
+            uint32_t form = forms[f];
+
             works.push_back([&, form] { run_form(form, &p, true, true); });
             works.push_back([&, form] { run_form(form, &p, true, false); });
             works.push_back([&, form] { run_form(form, &p, false, false); });
@@ -190,7 +197,7 @@ static int prefill(int64_t mean)
         t = times_of(9, works);
         printf("%-12s %5lld %-7s %6.1f                %22s  %6.1f\n", m.name, (long long)mean,
                "cublas", up / t[0], "", down / t[1]);
-        for (int f = 0; f < 4; f++) {
+        for (int f = 0; f < form_count; f++) {
             const double *of = &t[2 + 3 * f];
 
             printf("%-12s %5lld %-7s %6.1f (%.3f) %6.1f (%.3f)          %6.1f (%.3f)\n", m.name,
@@ -229,7 +236,7 @@ static double sustained_time(double seconds, const std::function<void()> &work)
     return ms * 1e-3 / count;
 }
 
-static int sustain(int64_t mean)
+static int sustain(int64_t mean, const char *only)
 {
     enum { ROUNDS = 5 };
 
@@ -238,6 +245,9 @@ static int sustain(int64_t mean)
         problem_t p;
         uint16_t *wide;
 
+        if (only != NULL && strcmp(m.name, only) != 0) {
+            continue;
+        }
         problem_make(&p, true, true, false, m.H, m.I, ragged(m.experts, mean),
                      m.experts * mean / m.topk);
         p.x_sorted = device_random((size_t)p.rows * m.H, true, 1.7f, 9);
@@ -251,21 +261,16 @@ static int sustain(int64_t mean)
             std::function<void()> run;
         } works[] = {
             {"dense up", up, [&] { dense(p.x_sorted, p.w_up, wide, p.rows, p.up.N, p.up.K); }},
-            {"up gathered", up, [&] { run_form(FORM_COUNT, &p, true, true); }},
-            {"up beside, middle", up, [&] { run_form(FORM_MIDDLE, &p, true, false); }},
+            {"up gathered, wide", up, [&] { run_form(FORM_WIDE, &p, true, true); }},
+            {"up gathered, long", up, [&] { run_form(FORM_LONG, &p, true, true); }},
             {"up beside, long", up, [&] { run_form(FORM_LONG, &p, true, false); }},
             {"dense down", down, [&] { dense(p.h, p.w_down, p.out, p.rows, p.down.N, p.down.K); }},
             {"down, middle", down, [&] { run_form(FORM_MIDDLE, &p, false, false); }},
             {"down, long", down, [&] { run_form(FORM_LONG, &p, false, false); }},
-            {"both, middle", up + down,
+            {"both, chosen", up + down,
              [&] {
                  run_form(FORM_COUNT, &p, true, true);
-                 run_form(FORM_MIDDLE, &p, false, false);
-             }},
-            {"both, long", up + down,
-             [&] {
-                 run_form(FORM_COUNT, &p, true, true);
-                 run_form(FORM_LONG, &p, false, false);
+                 run_form(FORM_COUNT, &p, false, false);
              }},
         };
         const size_t                     count = sizeof(works) / sizeof(works[0]);
@@ -337,8 +342,9 @@ static void decode_one(const model_t &m, int experts, int hit, int64_t rows, dou
     static const struct {
         uint32_t    form;
         const char *name;
-    } forms[] = {{FORM_COUNT, "chosen"}, {FORM_FEW, "few"},         {FORM_BROAD, "broad"},
-                 {FORM_HALF, "half"},    {FORM_STRIP64, "strip64"}, {FORM_STRIP32, "strip32"}};
+    } forms[] = {{FORM_COUNT, "chosen"},   {FORM_FEW, "few"},   {FORM_BROAD, "broad"},
+                 {FORM_LONG, "long"},      {FORM_HALF, "half"}, {FORM_STRIP64, "strip64"},
+                 {FORM_STRIP32, "strip32"}};
 
     std::vector<int64_t> counts(experts, 0);
     problem_t            p;
@@ -522,10 +528,10 @@ int main(int argc, char **argv)
         return check(true);
     }
     if (strcmp(what, "prefill") == 0) {
-        return prefill(argc > 2 ? atoll(argv[2]) : 2048);
+        return prefill(argc > 2 ? atoll(argv[2]) : 2048, argc > 3 ? argv[3] : NULL);
     }
     if (strcmp(what, "sustain") == 0) {
-        return sustain(argc > 2 ? atoll(argv[2]) : 2048);
+        return sustain(argc > 2 ? atoll(argv[2]) : 2048, argc > 3 ? argv[3] : NULL);
     }
     if (strcmp(what, "decode") == 0) {
         return decode();
