@@ -4,8 +4,9 @@
 Same shapes, same machine, one run, in the order A B A: Witan, the peers, Witan again. Random data,
 the L2 cache flushed before every timing, medians. The peers are timed on their two products alone,
 rows already sorted by expert; Witan's time holds everything between the rows of the tokens and
-the rows of the result: gather, both products, bias and activation, scatter. The ratio is therefore
-a lower bound.
+the rows of the result: sort, gather, both products, bias and activation, scatter. The ratio is
+therefore a lower bound. "torch, all" is that whole work in eager PyTorch around
+torch._grouped_mm: what it takes its user.
 
 usage: gpu_bench.py --witan build/witan --out DIR [--shapes NAME,...] [--rows N,...] [--repeat N]
 
@@ -144,8 +145,25 @@ def product_ms(peer, a, b, c, flush, repeat):
     return best
 
 
+def network_ms(tokens, slots, ids, up, down, flush, repeat):
+    """What Witan's time holds, in eager PyTorch: ids has the expert of each slot of each token."""
+    E, H, I = down.shape
+    experts = torch.arange(E, device="cuda")
+    out = torch.empty(len(ids), H, dtype=torch.bfloat16, device="cuda")
+
+    def call():
+        sorted_ids, order = ids.sort(stable=True)
+        ends = torch.searchsorted(sorted_ids, experts, right=True).to(torch.int32)
+        x = tokens.index_select(0, order // slots)
+        u = torch._grouped_mm(x, up.transpose(1, 2), offs=ends)
+        h = torch.nn.functional.silu(u[:, :I]) * u[:, I:]
+        out.index_copy_(0, order, torch._grouped_mm(h, down.transpose(1, 2), offs=ends))
+
+    return median_ms(call, flush, repeat)
+
+
 def time_peers(shape, rows, repeat):
-    E, _, H, I = SHAPES[shape]
+    E, K, H, I = SHAPES[shape]
     flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
     counts = [rows] * E
     total = rows * E
@@ -161,6 +179,8 @@ def time_peers(shape, rows, repeat):
         parts = [product_ms(peer, x, up, up_out, flush, repeat),
                  product_ms(peer, h, down, down_out, flush, repeat)]
         result[peer.name] = None if None in parts else sum(parts)
+    ids = torch.arange(E, device="cuda").repeat_interleave(rows)[torch.randperm(total)]
+    result["torch, all"] = network_ms(x[:-(-total // K)], K, ids, up, down, flush, repeat)
     if rows >= 1024:
         result["cublas dense"] = (dense_ms(total, 2 * I, H, flush, repeat) +
                                   dense_ms(total, H, I, flush, repeat))
