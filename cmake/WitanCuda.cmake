@@ -170,7 +170,7 @@ function(witan_cuda_objects out)
         # sums are the same bits as the host's.
         add_custom_command(OUTPUT ${object}
             COMMAND ${WITAN_NVCC} -c -o ${object} ${source} -MD -MF ${object}.d
-                    -std=c++17 -O3 -lineinfo -fmad=false
+                    -std=c++17 -O3 -lineinfo -fmad=false --compress-mode=size
                     -gencode=arch=compute_80,code=sm_80
                     -gencode=arch=compute_90a,code=sm_90a
                     -gencode=arch=compute_100,code=[sm_100,compute_100]
