@@ -77,7 +77,8 @@ struct wtn_comm {
     bool                   crowded;      /* ranks share this one's core: waits yield at once */
     bool                   out_of_step;  /* a gather on channel 0 failed: later ones would mix */
     void                  *state;        /* the transport's own */
-    size_t                 left_count; /* of channels left since the comm broke, modulo the size */
+    size_t                 left_count;   /* of channels left, modulo the size */
+    size_t                 left_next;    /* to be looked at; the last one left, then those before */
     int32_t                left_channels[WTN_LEFT_CHANNELS];
     struct wtn_watch      *beats; /* while a layer loads: gathers on channel 0 wait for who beats */
 };
@@ -144,11 +145,16 @@ size_t wtn_cancel(wtn_comm_t *comm, wtn_request_t *requests, size_t count, wtn_r
 void wtn_release(wtn_comm_t *comm, wtn_remains_t *remains, void (*release)(void *memory),
                  void *memory);
 
-/* This rank receives nothing more on a channel; after a failure what peers still send there would
- * never be taken, and keep their memory. */
+/* Wait until none of `remains` can be served any more, and drop those of which it is so; false at
+ * the deadline, or where nothing tells. */
+bool wtn_settle(wtn_comm_t *comm, wtn_remains_t *remains, uint64_t deadline_ns);
+
+/* This rank receives nothing more on a channel where peers may still send: what they do would never
+ * be taken, and keep their memory. */
 void wtn_leave_channel(wtn_comm_t *comm, int32_t channel);
 
-/* Take in messages of channels left, and release what is over. Never waits. */
+/* Take in messages of channels left, as many as there is time for, and release what is over. Never
+ * waits. */
 void wtn_sweep(wtn_comm_t *comm);
 
 /* Releases still to come. */

@@ -1,10 +1,16 @@
 /* Requests given up while a peer may still serve them, and the memory they keep. The list is the
  * process's: what a group left behind is often over when the next one is made. */
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 
 #include "comm/comm.h"
 #include "core/error.h"
+#include "core/util.h"
+
+/* For one look at channels left. Where ranks share cores each probe may cost a turn of the others,
+ * milliseconds. */
+#define SWEEP_NS 5000000u
 
 typedef struct kept {
     struct kept           *next;
@@ -61,6 +67,7 @@ void wtn_release(wtn_comm_t *comm, wtn_remains_t *remains, void (*release)(void 
 
     *remains = (wtn_remains_t){0};
     if (taken.count == 0 && !taken.unknown) {
+        free(taken.requests);
         release(memory); /* `remains` may be in it */
     } else {
         (void)pthread_mutex_lock(&mutex);
@@ -69,14 +76,13 @@ void wtn_release(wtn_comm_t *comm, wtn_remains_t *remains, void (*release)(void 
     }
 }
 
+/* Asks for one request that goes on, at most, for the same reason as above. */
 static bool is_over(kept_t *kept)
 {
     wtn_remains_t *remains = &kept->remains;
 
-    for (size_t i = remains->count; i-- > 0;) {
-        if (kept->transport->is_over(&remains->requests[i])) {
-            remains->requests[i] = remains->requests[--remains->count];
-        }
+    while (remains->count > 0 && kept->transport->is_over(&remains->requests[remains->count - 1])) {
+        remains->count--;
     }
     return remains->count == 0;
 }
@@ -97,13 +103,31 @@ static void release_what_is_over(void)
     }
 }
 
+bool wtn_settle(wtn_comm_t *comm, wtn_remains_t *remains, uint64_t deadline_ns)
+{
+    size_t left = 0;
+    bool   done = remains->count == 0;
+
+    while (!done && wtn_now_ns() < deadline_ns) {
+        if (wtn_progress(comm, remains->requests, remains->count, &done) != WITAN_OK) {
+            break;
+        }
+        (void)sched_yield();
+    }
+    for (size_t i = 0; i < remains->count; i++) {
+        if (remains->requests[i].active) {
+            remains->requests[left++] = remains->requests[i];
+        }
+    }
+    remains->count = left;
+    return left == 0 && !remains->unknown;
+}
+
 void wtn_leave_channel(wtn_comm_t *comm, int32_t channel)
 {
-    if (!comm->broken) {
-        return; /* every message was taken */
-    }
     (void)pthread_mutex_lock(&mutex);
-    comm->left_channels[comm->left_count++ % WTN_LEFT_CHANNELS] = channel;
+    comm->left_next                      = comm->left_count++ % WTN_LEFT_CHANNELS;
+    comm->left_channels[comm->left_next] = channel;
     (void)pthread_mutex_unlock(&mutex);
 }
 
@@ -126,17 +150,23 @@ static void take_in(wtn_comm_t *comm, int32_t channel, wtn_tag_t tag)
             free(memory);
             return;
         }
+        comm->broken = true; /* a peer has given up */
         keep(comm, remains, free, memory);
     }
 }
 
 void wtn_sweep(wtn_comm_t *comm)
 {
+    uint64_t end_ns = wtn_now_ns() + SWEEP_NS;
+    size_t   count;
+
     (void)pthread_mutex_lock(&mutex);
-    for (size_t i = 0; i < comm->left_count && i < WTN_LEFT_CHANNELS; i++) {
-        for (int tag = 0; tag < WTN_TAG_COUNT; tag++) {
-            take_in(comm, comm->left_channels[i], (wtn_tag_t)tag);
+    count = comm->left_count < WTN_LEFT_CHANNELS ? comm->left_count : WTN_LEFT_CHANNELS;
+    for (size_t i = 0; i < count && (i == 0 || wtn_now_ns() < end_ns); i++) {
+        for (int tag = 0; tag <= WTN_TAG_END; tag++) {
+            take_in(comm, comm->left_channels[comm->left_next], (wtn_tag_t)tag);
         }
+        comm->left_next = (comm->left_next + count - 1) % count; /* the one left before */
     }
     release_what_is_over();
     (void)pthread_mutex_unlock(&mutex);

@@ -17,6 +17,7 @@ static witan_status_t note_state(witan_plan_t *plan, witan_status_t status)
 {
     wtn_plan_note(plan, plan->state == WTN_PLAN_ROUTED || plan->state == WTN_PLAN_DISPATCHED ||
                             plan->state == WTN_PLAN_COMPUTED);
+    plan->refused = plan->refused || status != WITAN_OK;
     return status;
 }
 

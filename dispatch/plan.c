@@ -225,13 +225,18 @@ static void free_plan(void *memory)
 
 void witan_plan_destroy(witan_plan_t *plan)
 {
+    bool early;
+
     if (plan == NULL) {
         return;
     }
+    early = plan->busy || plan->refused; /* peers may be in a step that this rank leaves to them */
     wtn_plan_note(plan, false);
     plan->engine->destroy(plan);
     wtn_watch_close(plan->watch);
-    wtn_leave_channel(plan->comm, plan->channel);
+    if (early || plan->comm->broken) { /* else every message was taken */
+        wtn_leave_channel(plan->comm, plan->channel);
+    }
     free(plan->expert_peers);
     free(plan->tensor_peers);
     wtn_release(plan->comm, &plan->remains, free_plan, plan);

@@ -135,7 +135,8 @@ struct witan_plan {
     int32_t            *expert_peers, *tensor_peers; /* ranks */
     wtn_watch_t        *watch;
     wtn_plan_state_t    state;
-    bool                busy; /* counted by the layer */
+    bool                busy;    /* counted by the layer */
+    bool                refused; /* a step, which the peers may have begun */
     uint64_t            step;
 
     /* routing */

@@ -175,6 +175,9 @@ static witan_status_t give_up(witan_rebalance_t *rebalance, witan_status_t statu
         wtn_watch_raise(rebalance->watch, status);
     }
     rebalance->state = WTN_REBALANCE_BROKEN;
+    if (rebalance->rank_count > 1) {
+        rebalance->comm->broken = true; /* as on the peers: no close waits for another */
+    }
     return status;
 }
 
@@ -360,13 +363,13 @@ witan_status_t witan_rebalance_info(const witan_rebalance_t *rebalance,
 
 static void stop(witan_rebalance_t *rebalance)
 {
-    witan_layer_t *layer = rebalance->layer;
-    size_t         left =
-        wtn_cancel(rebalance->comm, rebalance->in.requests, WTN_REBALANCE_WINDOW, &layer->remains);
+    witan_layer_t *layer   = rebalance->layer;
+    wtn_remains_t *remains = &layer->remains; /* perhaps of an earlier one, too */
 
-    left +=
-        wtn_cancel(rebalance->comm, rebalance->out.requests, WTN_REBALANCE_WINDOW, &layer->remains);
-    if (left == 0 && rebalance->reserved && rebalance->state != WTN_REBALANCE_COMMITTED) {
+    (void)wtn_cancel(rebalance->comm, rebalance->in.requests, WTN_REBALANCE_WINDOW, remains);
+    (void)wtn_cancel(rebalance->comm, rebalance->out.requests, WTN_REBALANCE_WINDOW, remains);
+    if (remains->count == 0 && !remains->unknown && rebalance->reserved &&
+        rebalance->state != WTN_REBALANCE_COMMITTED) {
         layer->layout.backend->ffn_release(layer->experts);
     }
     if (layer->rebalance == rebalance) {
@@ -401,7 +404,9 @@ void witan_rebalance_destroy(witan_rebalance_t *rebalance)
                          2 * (size_t)rebalance->rank_count, &remains);
     }
     wtn_watch_close(rebalance->watch);
-    wtn_leave_channel(rebalance->comm, rebalance->channel);
+    if (rebalance->state != WTN_REBALANCE_COMMITTED) {
+        wtn_leave_channel(rebalance->comm, rebalance->channel);
+    }
     wtn_moves_free(&rebalance->moves);
     wtn_placement_free(&rebalance->placement);
     free(rebalance->ranks);

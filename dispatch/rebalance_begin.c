@@ -190,6 +190,19 @@ static witan_status_t agree(const witan_rebalance_t        *rebalance,
     return wtn_agree(rebalance->comm, "rebalance", status, fields, WTN_COUNT_OF(fields));
 }
 
+/* Weights that an earlier rebalancing was given up over may still be read or written by a peer: so
+ * long they must stay what they are. All ranks have begun, so what they sent before is in sight. */
+static witan_status_t settle(witan_rebalance_t *rebalance)
+{
+    wtn_comm_t *comm = rebalance->comm;
+
+    wtn_sweep(comm);
+    /* Half the time, for the others wait for this rank's answer meanwhile. */
+    return wtn_settle(comm, &rebalance->layer->remains, wtn_now_ns() + comm->timeout_ns / 2)
+               ? WITAN_OK
+               : WTN_ERROR(WITAN_E_STATE, "rebalance: weights of an earlier one are under way");
+}
+
 witan_status_t witan_rebalance_begin(witan_rebalance_t **out, witan_layer_t *layer,
                                      const witan_rebalance_config_t *config)
 {
@@ -220,8 +233,11 @@ witan_status_t witan_rebalance_begin(witan_rebalance_t **out, witan_layer_t *lay
         status = prepare(rebalance, config);
     }
     WTN_TRY(agree(rebalance, config, status));
-    status = wtn_watch_open(&rebalance->watch, rebalance->comm, rebalance->channel,
-                            rebalance->ranks, rebalance->rank_count);
+    status = settle(rebalance);
+    if (status == WITAN_OK) {
+        status = wtn_watch_open(&rebalance->watch, comm, channel, rebalance->ranks,
+                                rebalance->rank_count);
+    }
     WTN_TRY(wtn_agree(rebalance->comm, "rebalance", status, NULL, 0));
     layer->rebalance = rebalance;
     *out             = rebalance;

@@ -75,8 +75,8 @@ WITAN_API witan_status_t witan_rebalance_query(const witan_layer_t            *l
  * One at a time for a layer, and between its steps: none of any plan may run on another thread.
  * Pointers of witan_layer_info stand until the commit.
  * @return WITAN_OK; WITAN_E_ARGUMENT; WITAN_E_CONFIG naming the slot; WITAN_E_UNSUPPORTED backend;
- * WITAN_E_STATE another one is under way; WITAN_E_MEMORY; WITAN_E_MISMATCH; WITAN_E_PEER;
- * WITAN_E_TIMEOUT. On failure *out is NULL and the layer as it was.
+ * WITAN_E_STATE another one is under way, or weights of one given up still are; WITAN_E_MEMORY;
+ * WITAN_E_MISMATCH; WITAN_E_PEER; WITAN_E_TIMEOUT. On failure *out is NULL and the layer as it was.
  */
 WITAN_API witan_status_t witan_rebalance_begin(witan_rebalance_t **out, witan_layer_t *layer,
                                                const witan_rebalance_config_t *config);

@@ -194,9 +194,8 @@ START_TEST(test_cancel_keeps_what_a_peer_may_still_reach_until_it_is_over)
     }
     wtn_release(comm, &remains, set_flag, &released);
     wtn_sweep(comm);
-    early        = released;
-    kept         = wtn_kept_count();
-    comm->broken = true;
+    early = released;
+    kept  = wtn_kept_count();
     MPI_Barrier(MPI_COMM_WORLD);
     wtn_leave_channel(comm, 6);
     sweep_until_nothing_is_kept(comm);
@@ -229,7 +228,7 @@ START_TEST(test_plan_destroyed_before_its_tokens_are_taken_is_freed_later)
         ck_ok(wtn_send_post(comm, plan->rounds[0].requests, 1, plan->channel, WTN_TAG_TOKENS,
                             plan->arena, plan->arena_bytes));
     }
-    comm->broken = true;
+    comm->broken = true; /* as on the peer, by its step */
     witan_plan_destroy(plan);
     kept = wtn_kept_count();
     MPI_Barrier(MPI_COMM_WORLD);
@@ -296,6 +295,80 @@ START_TEST(test_gather_without_memory_is_the_last)
 }
 END_TEST
 
+/* A rank whose routing is refused may leave the others to their deadline. What they have sent it is
+ * taken in all the same. */
+START_TEST(test_plan_destroyed_after_a_refused_import_takes_in_what_peers_sent)
+{
+    enum { TOKENS = 300, H = 1024 };
+    block_t              block   = block_make(8, 2, H, 8, WITAN_F32);
+    witan_weights_t      weights = block_weights(&block);
+    bool                 refused = world_rank == world_size - 1;
+    float               *hidden  = block_input(&block, 0, TOKENS);
+    float               *out     = malloc((size_t)TOKENS * H * sizeof(*out));
+    const int32_t        ids[2]  = {0, 8};
+    const float          ones[2] = {1, 1};
+    witan_forward_args_t args    = {.struct_bytes = sizeof(args),
+                                    .token_count  = TOKENS,
+                                    .hidden       = hidden,
+                                    .output       = out};
+    witan_group_config_t group_config;
+    witan_plan_config_t  config;
+    witan_group_t       *group;
+    witan_layer_t       *layer;
+    witan_plan_t        *plan;
+
+    witan_group_config_init(&group_config);
+    group_config.timeout_ns   = 1500000000u;
+    group_config.thread_count = 1;
+    ck_ok(witan_group_create_mpi(&group, MPI_COMM_WORLD, &group_config));
+    ck_ok(witan_layer_create(&layer, group, &block.config, &weights));
+    witan_plan_config_init(&config);
+    config.token_count_max = TOKENS;
+    config.hierarchy       = WITAN_HIERARCHY_FLAT;
+    ck_ok(witan_plan_create(&plan, layer, &config));
+    if (refused) {
+        ck_status(witan_plan_import(plan, 1, ids, ones), WITAN_E_ARGUMENT);
+    } else {
+        ck_status(witan_forward(plan, &args), WITAN_E_TIMEOUT);
+    }
+    witan_plan_destroy(plan);
+    MPI_Barrier(MPI_COMM_WORLD);
+    ck_ok(witan_plan_create(&plan, layer, &config));
+    sweep_until_nothing_is_kept(wtn_group_comm(group));
+    witan_plan_destroy(plan);
+    witan_layer_destroy(layer);
+    witan_group_destroy(group);
+    free(hidden);
+    free(out);
+}
+END_TEST
+
+/* Where peers keep the cores, each look for a message may cost one of their turns. */
+START_TEST(test_sweep_of_many_channels_left_does_not_wait)
+{
+    witan_group_t *group = world_group(0, 1);
+    wtn_comm_t    *comm  = wtn_group_comm(group);
+    uint64_t       begin, taken;
+    bool           over = false;
+
+    for (int32_t i = 0; i < 2 * WTN_LEFT_CHANNELS; i++) {
+        wtn_leave_channel(comm, 10 + i);
+    }
+    MPI_Barrier(MPI_COMM_WORLD);
+    begin = wtn_now_ns();
+    if (world_rank == 0) {
+        wtn_sweep(comm);
+    }
+    taken = wtn_now_ns() - begin;
+    while (world_rank > 0 && !over) {
+        over = wtn_now_ns() - begin > 1200000000u; /* at work meanwhile */
+    }
+    MPI_Barrier(MPI_COMM_WORLD);
+    ck_assert_uint_lt(taken, 1000000000u);
+    witan_group_destroy(group);
+}
+END_TEST
+
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("comm");
@@ -308,6 +381,8 @@ static Suite *make_suite(void)
     tcase_add_test(tcase, test_watch_notice_ends_any_wait);
     tcase_add_test(tcase, test_cancel_keeps_what_a_peer_may_still_reach_until_it_is_over);
     tcase_add_test(tcase, test_plan_destroyed_before_its_tokens_are_taken_is_freed_later);
+    tcase_add_test(tcase, test_plan_destroyed_after_a_refused_import_takes_in_what_peers_sent);
+    tcase_add_test(tcase, test_sweep_of_many_channels_left_does_not_wait);
     tcase_add_test(tcase, test_agree_after_a_timeout_is_refused);
     tcase_add_test(tcase, test_gather_without_memory_is_the_last);
     tcase_add_loop_test(tcase, test_allreduce_sums_in_rank_order_with_equal_bits, 0, 6);
