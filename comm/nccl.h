@@ -3,7 +3,8 @@
  * It stands beside a wtn_comm_t, the control comm, which carries what the hosts say to each other:
  * the unique id, agreements, roll calls. Streams, events and device arrays are void *, so that no
  * caller needs CUDA's headers. Every function but the waits queues and returns; the first exchange
- * with a peer also connects to it, at most until the group's time-out.
+ * with a peer also connects to it, at most until the group's time-out. NCCL is called by a thread of
+ * the communicator's own, which is left to itself where a call never returns.
  *
  * Peers are named by their index in the list that opened the communicator, 0..peer_count-1. After
  * any failure the communicator is aborted: it can only be closed, and so can what queues on it. */
@@ -44,8 +45,8 @@ int32_t wtn_nccl_version_loaded(void);
 
 /* Sends and receives between group_begin and group_end start together, in any order; outside they
  * are not allowed. Never to oneself. Of the zero-byte ones nothing is queued: both sides know the
- * size, so both skip it. group_end is called after any failure in between, too, and leaves its text
- * as it is. */
+ * size, so both skip it. What NCCL says of them is told by group_end, which is called after any
+ * failure in between, too. */
 witan_status_t wtn_nccl_group_begin(wtn_nccl_t *nccl);
 witan_status_t wtn_nccl_send(wtn_nccl_t *nccl, int32_t peer, const void *data, size_t bytes,
                              void *stream);

@@ -12,6 +12,7 @@
     X(GetErrorString)         \
     X(GetLastError)           \
     X(CommInitRankConfig)     \
+    X(CommSplit)              \
     X(CommGetAsyncError)      \
     X(CommFinalize)           \
     X(CommDestroy)            \

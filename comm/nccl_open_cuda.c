@@ -119,7 +119,36 @@ fail:
     return status;
 }
 
-static witan_status_t make_ticket(wtn_nccl_t *nccl, ticket_t *ticket)
+/* The communicator's thread, and what it works at. */
+static witan_status_t make_job(wtn_nccl_t *nccl, int32_t ctas_max)
+{
+    int64_t         capacity = 8 * (int64_t)nccl->peer_count;
+    wtn_nccl_job_t *job      = calloc(1, sizeof(*job));
+    wtn_nccl_op_t  *ops      = calloc((size_t)capacity, sizeof(*ops));
+    witan_status_t  status;
+
+    status = wtn_caller_open(&nccl->caller);
+    if (status == WITAN_OK && (job == NULL || ops == NULL)) {
+        status = WTN_ERROR(WITAN_E_MEMORY, "nccl %s: %" PRId64 " exchanges", nccl->name, capacity);
+    }
+    WTN_TRY(status);
+    *job      = (wtn_nccl_job_t){.library     = nccl->library,
+                                 .peer_count  = nccl->peer_count,
+                                 .mine        = nccl->mine,
+                                 .device      = nccl->device,
+                                 .ctas_max    = ctas_max,
+                                 .ops         = ops,
+                                 .op_capacity = capacity};
+    nccl->job = job;
+    return WITAN_OK;
+
+fail:
+    free(ops);
+    free(job);
+    return status;
+}
+
+static witan_status_t make_ticket(wtn_nccl_t *nccl, int32_t ctas_max, ticket_t *ticket)
 {
     const wtn_nccl_library_t *library;
     witan_status_t            status;
@@ -131,6 +160,7 @@ static witan_status_t make_ticket(wtn_nccl_t *nccl, ticket_t *ticket)
     WTN_TRY(wtn_nccl_library(&library));
     nccl->library   = library;
     ticket->version = wtn_nccl_version_loaded();
+    WTN_TRY(make_job(nccl, ctas_max));
     if (nccl->mine == 0) {
         WTN_TRY(wtn_nccl_status(nccl, library->GetUniqueId(&ticket->id), "ncclGetUniqueId"));
     }
@@ -153,23 +183,47 @@ static witan_status_t check_tickets(const wtn_nccl_t *nccl, const ticket_t *tick
     return WITAN_OK;
 }
 
-/* Start NCCL's own meeting of the peers, and wait until it is over. */
-static witan_status_t meet_peers(wtn_nccl_t *nccl, const ticket_t *tickets, int32_t ctas_max)
+/* ---- on the communicator's thread ---- */
+
+static int meet_on_thread(void *argument)
 {
-    ncclConfig_t   config = NCCL_CONFIG_INITIALIZER;
-    witan_status_t status;
+    wtn_nccl_job_t *job    = argument;
+    ncclConfig_t    config = NCCL_CONFIG_INITIALIZER;
 
     config.blocking = 0;
-    if (ctas_max > 0) {
+    config.minCTAs  = 1;
+    config.maxCTAs  = 1;
+    (void)cudaSetDevice(job->device);
+    return (int)job->library->CommInitRankConfig(&job->made, job->peer_count, job->id, job->mine,
+                                                 &config);
+}
+
+static int split_on_thread(void *argument)
+{
+    wtn_nccl_job_t *job    = argument;
+    ncclConfig_t    config = NCCL_CONFIG_INITIALIZER;
+
+    config.blocking = 1;
+    if (job->ctas_max > 0) {
         config.minCTAs = 1;
-        config.maxCTAs = ctas_max;
+        config.maxCTAs = job->ctas_max;
     }
-    WTN_TRY(wtn_nccl_status(nccl,
-                            nccl->library->CommInitRankConfig(&nccl->handle, nccl->peer_count,
-                                                              tickets[nccl->peers[0]].id,
-                                                              nccl->mine, &config),
-                            "ncclCommInitRankConfig"));
-    WTN_TRY(wtn_nccl_settle(nccl, "ncclCommInitRankConfig"));
+    (void)cudaSetDevice(job->device);
+    return (int)job->library->CommSplit(job->handle, 0, job->mine, &job->made, &config);
+}
+
+/* NCCL's own meeting of the peers. Only that of a communicator that does not block can be aborted;
+ * exchanges want one that blocks (nccl_call_cuda.c). So a small one of the first kind is made, and
+ * from it the other. */
+static witan_status_t meet_peers(wtn_nccl_t *nccl)
+{
+    wtn_nccl_job_t *job = nccl->job;
+    witan_status_t  status;
+
+    WTN_TRY(wtn_nccl_call(nccl, meet_on_thread, "ncclCommInitRankConfig"));
+    WTN_TRY(wtn_nccl_call(nccl, split_on_thread, "ncclCommSplit"));
+    nccl->first = job->handle;
+    job->handle = job->made;
 
 fail:
     return status;
@@ -196,7 +250,7 @@ static witan_status_t meet(wtn_nccl_t *nccl, const wtn_nccl_config_t *config)
     ticket_t      *tickets = calloc((size_t)nccl->comm->size, sizeof(*tickets));
     witan_status_t status;
 
-    status = make_ticket(nccl, &mine);
+    status = make_ticket(nccl, config->ctas_max, &mine);
     if (tickets == NULL) {
         status = WTN_ERROR(WITAN_E_MEMORY, "nccl: %" PRId32 " tickets", nccl->comm->size);
     }
@@ -205,7 +259,8 @@ static witan_status_t meet(wtn_nccl_t *nccl, const wtn_nccl_config_t *config)
     status = check_tickets(nccl, tickets);
     WTN_TRY(wtn_agree(nccl->comm, "nccl", status, NULL, 0));
     if (nccl->peer_count > 1) {
-        status = meet_peers(nccl, tickets, config->ctas_max);
+        nccl->job->id = tickets[nccl->peers[0]].id;
+        status        = meet_peers(nccl);
         if (status != WITAN_OK && status != WITAN_E_TIMEOUT && status != WITAN_E_PEER) {
             wtn_watch_raise(nccl->watch, status);
         }
@@ -214,6 +269,10 @@ static witan_status_t meet(wtn_nccl_t *nccl, const wtn_nccl_config_t *config)
         }
     }
     WTN_TRY(wtn_agree(nccl->comm, "nccl", status, NULL, 0));
+    if (nccl->first != NULL) {
+        wtn_nccl_end(nccl, nccl->first, nccl->library->CommDestroy);
+        nccl->first = NULL;
+    }
 
 fail:
     free(tickets);
@@ -245,6 +304,7 @@ witan_status_t wtn_nccl_open(wtn_nccl_t **out, wtn_comm_t *comm, const wtn_nccl_
     return WITAN_OK;
 
 fail:
+    wtn_nccl_abort(nccl);
     wtn_nccl_close(nccl);
     return status;
 }

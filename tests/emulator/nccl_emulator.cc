@@ -1,13 +1,14 @@
 /* NCCL over MPI, for tests without GPUs: its calls.
  *
  * Exchanges are work of the emulated streams: polled, never blocking, so that a peer that stalls
- * leaves a stream unfinished as it would on a device. Communicators are non-blocking ones only.
- * Sums are made by ascending rank.
+ * leaves a stream unfinished as it would on a device. Sums are made by ascending rank.
  *
  * As NCCL: the work of a group is queued as one, by a thread behind the caller's back (here: when
- * the caller asks ncclCommGetAsyncError); until then no other call is allowed. A message of no
- * bytes is one nevertheless. */
+ * ncclCommGetAsyncError is asked, which alone calls MPI); until then no other call is allowed, and
+ * those of a blocking communicator do not return: another thread must ask. Only ncclCommSplit makes
+ * such a one. A message of no bytes is one nevertheless. */
 #include <limits.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,8 +48,8 @@ int world_rank(void)
 static void read_environment(void)
 {
     static bool       done;
-    static const char names[][12] = {"none",   "stall",      "error",
-                                     "refuse", "init_stall", "init_sleep"};
+    static const char names[][12] = {"none", "stall", "error",      "refuse",
+                                     "hang", "deaf",  "init_stall", "init_sleep"};
     const char       *text        = getenv("WTN_EMULATOR_NCCL");
     char              name[12]    = "";
     int               count = 1, rank = -1;
@@ -69,13 +70,14 @@ static void read_environment(void)
         }
     }
     complain("WTN_EMULATOR_NCCL",
-             "stall, error, refuse, init_stall or init_sleep, then :COUNT and @RANK", text);
+             "stall, error, refuse, hang, deaf, init_stall or init_sleep, then :COUNT and @RANK",
+             text);
 }
 
 static moment_t moment_of(wtn_emulator_nccl_fault_t wanted)
 {
     return wanted >= WTN_EMULATOR_NCCL_INIT_STALL ? AT_INIT
-           : wanted == WTN_EMULATOR_NCCL_REFUSE   ? AT_CALL
+           : wanted >= WTN_EMULATOR_NCCL_REFUSE   ? AT_CALL
                                                   : AT_RUN;
 }
 
@@ -109,8 +111,30 @@ static thread_local int                      depth;
 static thread_local ncclResult_t             group_error;
 static thread_local std::vector<work_unit_t> group;
 
+/* A blocking call waits until others have done what it is for. Under the lock, held once. */
+static ncclResult_t block(const std::shared_ptr<state_t> &comm, bool (*is_done)(const state_t &))
+{
+    while (!comm->aborted && comm->error == ncclSuccess && !is_done(*comm)) {
+        emulator::lock.unlock();
+        (void)sched_yield();
+        emulator::lock.lock();
+    }
+    return comm->aborted ? tell(ncclInternalError, "the emulator: aborted") : comm->error;
+}
+
+static bool is_queued(const state_t &comm)
+{
+    return comm.busy == 0;
+}
+
+static bool never(const state_t &comm)
+{
+    (void)comm;
+    return false;
+}
+
 /* The calls of a group took effect: in a moment. */
-static ncclResult_t end_group(void)
+static ncclResult_t end_group(wtn_emulator_nccl_fault_t drawn)
 {
     ncclResult_t             code = group_error;
     std::vector<work_unit_t> units;
@@ -120,11 +144,25 @@ static ncclResult_t end_group(void)
     if (code != ncclSuccess || units.empty()) {
         return code;
     }
+    if (drawn == WTN_EMULATOR_NCCL_HANG || drawn == WTN_EMULATOR_NCCL_DEAF) {
+        code = block(units[0].comm, never);
+        if (drawn == WTN_EMULATOR_NCCL_DEAF) {
+            emulator::lock.unlock();
+            (void)sleep(6);
+            emulator::lock.lock();
+        }
+        return code;
+    }
     for (work_unit_t &unit : units) {
         unit.comm->busy = BUSY_POLLS;
         unit.comm->deferred.push_back(unit);
     }
-    return ncclInProgress;
+    for (work_unit_t &unit : units) {
+        if (unit.comm->blocking && code == ncclSuccess) {
+            code = block(unit.comm, is_queued);
+        }
+    }
+    return units[0].comm->blocking ? code : ncclInProgress;
 }
 
 static ncclResult_t check_ready(ncclComm_t comm)
@@ -135,7 +173,8 @@ static ncclResult_t check_ready(ncclComm_t comm)
     if (comm->state->error != ncclSuccess) {
         return tell(comm->state->error, last_error);
     }
-    if (!comm->state->met || comm->state->busy > 0 || comm->state->finalizing) {
+    if (!comm->state->met || comm->state->busy > 0 || comm->state->finalizing ||
+        comm->state->child != NULL) {
         return tell(ncclInvalidArgument,
                     "Attempt to use communicator before the previous operation "
                     "returned ncclSuccess");
@@ -143,9 +182,11 @@ static ncclResult_t check_ready(ncclComm_t comm)
     return ncclSuccess;
 }
 
+/* In a group, as everything that queues. */
 static ncclResult_t add(ncclComm_t comm, cudaStream_t stream, ncclDataType_t type, op_t op)
 {
-    ncclResult_t code = check_ready(comm);
+    std::lock_guard<std::recursive_mutex> hold(emulator::lock);
+    ncclResult_t                          code = check_ready(comm);
 
     if (code == ncclSuccess &&
         (op.bytes > INT_MAX / 2 || (type != ncclInt8 && type != ncclFloat32))) {
@@ -163,11 +204,11 @@ static ncclResult_t add(ncclComm_t comm, cudaStream_t stream, ncclDataType_t typ
     for (work_unit_t &unit : group) {
         if (unit.comm == comm->state && unit.stream == stream) {
             unit.ops.push_back(op);
-            return depth > 0 ? ncclSuccess : end_group();
+            return ncclSuccess;
         }
     }
     group.push_back({comm->state, stream, {op}});
-    return depth > 0 ? ncclSuccess : end_group();
+    return ncclSuccess;
 }
 
 /* A collective outside a group is a group of its own. */
@@ -251,9 +292,6 @@ static ncclResult_t check_config(const ncclConfig_t *config)
         return tell(ncclInvalidArgument, "ncclConfig_t argument not initialized via "
                                          "NCCL_CONFIG_INITIALIZER");
     }
-    if (config->blocking != 0) {
-        return tell(ncclInvalidUsage, "the emulator: non-blocking communicators only");
-    }
     if (config->maxCTAs != NCCL_CONFIG_UNDEF_INT &&
         (config->maxCTAs < 1 || config->minCTAs > config->maxCTAs)) {
         return tell(ncclInvalidArgument, "Invalid config maxCTAs or minCTAs");
@@ -261,15 +299,29 @@ static ncclResult_t check_config(const ncclConfig_t *config)
     return ncclSuccess;
 }
 
+static void start_meeting(state_t &comm)
+{
+    wtn_emulator_nccl_fault_t drawn = draw_fault(AT_INIT);
+
+    comm.met          = false;
+    comm.init_stalled = drawn == WTN_EMULATOR_NCCL_INIT_STALL;
+    if (drawn == WTN_EMULATOR_NCCL_INIT_SLEEP) {
+        (void)sleep(3);
+    }
+    fill_hello(&comm.hello, comm.rank);
+}
+
 ncclResult_t ncclCommInitRankConfig(ncclComm_t *out, int size, ncclUniqueId unique, int rank,
                                     ncclConfig_t *config)
 {
     std::lock_guard<std::recursive_mutex> hold(emulator::lock);
     ncclResult_t                          code = check_config(config);
-    wtn_emulator_nccl_fault_t             drawn;
     identity_t                            id;
 
     memcpy(&id, &unique, sizeof(id));
+    if (code == ncclSuccess && config->blocking != 0) {
+        code = tell(ncclInvalidUsage, "the emulator: blocking communicators are split off");
+    }
     if (code == ncclSuccess && (id.magic != ID_MAGIC || rank < 0 || rank >= size ||
                                 (rank == 0) != (id.world == world_rank()))) {
         code = tell(ncclInvalidArgument, "the emulator: rank 0 makes the id and no other");
@@ -277,20 +329,66 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *out, int size, ncclUniqueId uniq
     if (code != ncclSuccess) {
         return code;
     }
-    *out              = new ncclComm{std::make_shared<state_t>()};
-    state_t &comm     = *(*out)->state;
-    comm.rank         = rank;
-    comm.size         = size;
-    comm.root         = id.world;
-    comm.tag          = TAG_BASE + (id.world * 4096 + id.serial % 4096) * TAG_COUNT;
-    comm.met          = false;
-    drawn             = draw_fault(AT_INIT);
-    comm.init_stalled = drawn == WTN_EMULATOR_NCCL_INIT_STALL;
-    if (drawn == WTN_EMULATOR_NCCL_INIT_SLEEP) {
-        (void)sleep(3);
-    }
-    fill_hello(&comm.hello, rank);
+    *out          = new ncclComm{std::make_shared<state_t>()};
+    state_t &comm = *(*out)->state;
+    comm.rank     = rank;
+    comm.size     = size;
+    comm.root     = id.world;
+    comm.tag      = TAG_BASE + (id.world * 4096 + id.serial % 4096) * 2 * TAG_COUNT;
+    start_meeting(comm);
     return ncclInProgress;
+}
+
+/* Of the same ranks in the same order. */
+ncclResult_t ncclCommSplit(ncclComm_t parent, int color, int key, ncclComm_t *out,
+                           ncclConfig_t *config)
+{
+    std::lock_guard<std::recursive_mutex> hold(emulator::lock);
+    ncclResult_t                          code = check_ready(parent);
+
+    if (code == ncclSuccess) {
+        code = check_config(config);
+    }
+    if (code == ncclSuccess && (color != 0 || key != parent->state->rank)) {
+        code = tell(ncclInvalidArgument, "the emulator: splits off all ranks in their order");
+    }
+    if (code != ncclSuccess) {
+        return code;
+    }
+    std::shared_ptr<state_t> child = std::make_shared<state_t>();
+
+    *out                     = NULL;
+    child->rank              = parent->state->rank;
+    child->size              = parent->state->size;
+    child->root              = parent->state->root;
+    child->tag               = parent->state->tag + TAG_COUNT;
+    child->blocking          = config->blocking == 1;
+    parent->state->child     = child;
+    parent->state->child_out = out;
+    start_meeting(*child);
+    return ncclSuccess; /* as NCCL, which only ncclCommGetAsyncError tells the truth */
+}
+
+static void advance_split(state_t &comm)
+{
+    advance_meeting(*comm.child);
+    if (comm.child->error != ncclSuccess) {
+        fail(comm, comm.child->error, last_error);
+    } else if (comm.child->met) {
+        *comm.child_out = new ncclComm{comm.child};
+        comm.child.reset();
+    }
+}
+
+static bool is_finished(const state_t &comm)
+{
+    return comm.queued == 0;
+}
+
+static bool is_settled(const state_t &comm)
+{
+    return comm.met && comm.busy == 0 && comm.child == NULL &&
+           !(comm.finalizing && comm.queued > 0);
 }
 
 /* Here is where time passes for a communicator. */
@@ -301,6 +399,9 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t handle, ncclResult_t *out)
 
     if (!comm.met && comm.error == ncclSuccess) {
         advance_meeting(comm);
+    }
+    if (comm.child != NULL && comm.error == ncclSuccess) {
+        advance_split(comm);
     }
     if (comm.busy > 0 && --comm.busy == 0) {
         std::vector<work_unit_t> units;
@@ -316,9 +417,9 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t handle, ncclResult_t *out)
     if (comm.finalizing && comm.queued > 0) {
         (void)emulator::run_round();
     }
-    *out = comm.error != ncclSuccess                                            ? comm.error
-           : !comm.met || comm.busy > 0 || (comm.finalizing && comm.queued > 0) ? ncclInProgress
-                                                                                : ncclSuccess;
+    *out = comm.error != ncclSuccess           ? comm.error
+           : is_settled(comm) || comm.blocking ? ncclSuccess
+                                               : ncclInProgress;
     return ncclSuccess;
 }
 
@@ -328,8 +429,10 @@ ncclResult_t ncclCommFinalize(ncclComm_t comm)
     ncclResult_t                          code = check_ready(comm);
 
     if (code == ncclSuccess) {
-        comm->state->finalizing = true;
-        code                    = ncclInProgress;
+        std::shared_ptr<state_t> state = comm->state;
+
+        state->finalizing = true;
+        code              = state->blocking ? block(state, is_finished) : ncclInProgress;
     }
     return code;
 }
@@ -349,6 +452,7 @@ ncclResult_t ncclCommAbort(ncclComm_t comm)
 
     comm->state->aborted = true;
     comm->state->deferred.clear();
+    comm->state->child.reset();
     delete comm;
     return ncclSuccess;
 }
@@ -369,12 +473,13 @@ ncclResult_t ncclGroupEnd(void)
     if (--depth > 0) {
         return ncclSuccess;
     }
-    if (!group.empty() && draw_fault(AT_CALL) == WTN_EMULATOR_NCCL_REFUSE) {
+    wtn_emulator_nccl_fault_t drawn = group.empty() ? WTN_EMULATOR_NCCL_NONE : draw_fault(AT_CALL);
+    if (drawn == WTN_EMULATOR_NCCL_REFUSE) {
         group.clear();
         group_error = ncclSuccess;
         return tell(ncclSystemError, "the emulator: a failing call was asked for");
     }
-    return end_group();
+    return end_group(drawn);
 }
 
 ncclResult_t ncclSend(const void *from, size_t count, ncclDataType_t type, int peer,

@@ -54,12 +54,13 @@ struct work_unit_t {
 
 /* Shared by the handle and the work queued. */
 struct state_t {
-    int                      rank, size, tag;
-    int                      root; /* of the world, who made the id */
-    bool                     met, init_stalled;
-    std::vector<int>         world; /* ranks of the peers */
-    std::vector<hello_t>     hellos;
-    std::vector<char>        table; /* of the root, while it is sent */
+    int                  rank, size, tag;
+    bool                 blocking = false; /* its calls return when they have had their effect */
+    int                  root;             /* of the world, who made the id */
+    bool                 met, init_stalled;
+    std::vector<int>     world; /* ranks of the peers */
+    std::vector<hello_t> hellos;
+    std::vector<char>    table; /* of the root, while it is sent */
     std::vector<MPI_Request> requests;
     hello_t                  hello;
     std::atomic<bool>        aborted{false};
@@ -68,6 +69,8 @@ struct state_t {
     bool                     finalizing = false;
     std::vector<work_unit_t> deferred;   /* to be queued then */
     int                      queued = 0; /* outside of graphs, and not yet finished */
+    std::shared_ptr<state_t> child;      /* while it is split off */
+    ncclComm_t              *child_out = NULL;
 
     int tag_of(tag_t kind) const
     {

@@ -4,6 +4,7 @@
 
 #include "comm/group.h"
 #include "comm/nccl.h"
+#include "core/error.h"
 #include "core/util.h"
 #include "device.h"
 
@@ -333,14 +334,55 @@ START_TEST(test_nccl_refused_call_keeps_the_text)
         ck_ok(wtn_nccl_send(nccl, (world_rank + 1) % world_size, from, BYTES, stream));
         ck_status(wtn_nccl_group_end(nccl), WITAN_E_TRANSPORT);
         ck_names("nccl test: ncclGroupEnd: the emulator: a failing call");
-    } else { /* the end of the group has nothing to add */
+    } else { /* the end of the group tells what a send has met */
         ck_ok(wtn_nccl_group_begin(nccl));
-        ck_status(wtn_nccl_send(nccl, (world_rank + 1) % world_size, from, INT_MAX, stream),
-                  WITAN_E_TRANSPORT);
-        ck_status(wtn_nccl_group_end(nccl), WITAN_E_STATE);
+        ck_ok(wtn_nccl_send(nccl, (world_rank + 1) % world_size, from, INT_MAX, stream));
+        ck_status(wtn_nccl_group_end(nccl), WITAN_E_TRANSPORT);
         ck_names("nccl test: ncclSend: the emulator: expected less than 1 GiB");
     }
     begin_ns = wtn_now_ns();
+    close_broken();
+    close_rest();
+}
+END_TEST
+
+/* A call that connects waits for its peer, and ends with the communicator; or does not end. */
+START_TEST(test_nccl_call_that_does_not_return_is_given_up)
+{
+    if (world_size == 1) {
+        return;
+    }
+    open_all();
+    warm_up();
+    wtn_emulator_nccl_fail(_i == 0 ? WTN_EMULATOR_NCCL_HANG : WTN_EMULATOR_NCCL_DEAF, 1);
+    begin_ns = wtn_now_ns();
+    ck_status(wtn_nccl_alltoall(nccl, from, to, BYTES, stream), WITAN_E_TIMEOUT);
+    ck_names("ncclAlltoAll: not done within");
+    ck_assert(wtn_now_ns() - begin_ns < (uint64_t)((SECONDS + (_i == 0 ? 2.5 : 8)) * 1e9));
+    close_broken();
+    close_rest();
+}
+END_TEST
+
+/* A peer's notice is heard during a call, long before the deadline. */
+START_TEST(test_nccl_call_ends_when_a_peer_gives_up)
+{
+    if (world_size == 1) {
+        return;
+    }
+    open_all();
+    warm_up();
+    comm->timeout_ns = 20000000000u;
+    begin_ns         = wtn_now_ns();
+    if (is_last()) {
+        (void)WTN_ERROR(WITAN_E_ARGUMENT, "wrong tokens");
+        wtn_watch_raise(watch, WITAN_E_ARGUMENT);
+        wtn_nccl_abort(nccl);
+    } else {
+        wtn_emulator_nccl_fail(WTN_EMULATOR_NCCL_HANG, 1);
+        ck_status(wtn_nccl_alltoall(nccl, from, to, BYTES, stream), WITAN_E_PEER);
+        ck_names(name_last("", ": wrong tokens"));
+    }
     close_broken();
     close_rest();
 }
@@ -382,15 +424,12 @@ START_TEST(test_nccl_rank_that_stops_in_the_meeting_is_named)
     if (is_last()) {
         wtn_emulator_nccl_fail(_i == 0 ? WTN_EMULATOR_NCCL_INIT_SLEEP
                                        : WTN_EMULATOR_NCCL_INIT_STALL,
-                               1);
+                               _i == 2 ? 2 : 1);
     }
     ck_status(open_only(), WITAN_E_TIMEOUT);
     ck_assert_ptr_null(nccl);
-    if (_i == 1) {
-        ck_names("ncclCommInitRankConfig: not done within");
-    } else if (!is_last()) {
-        ck_names(name_last("ncclCommInitRankConfig: not heard from ", " within"));
-    }
+    ck_names(_i == 2 ? "ncclCommSplit: not done within"
+                     : "ncclCommInitRankConfig: not done within");
     MPI_Barrier(MPI_COMM_WORLD);
     witan_group_destroy(group);
 }
@@ -453,8 +492,10 @@ static Suite *make_suite(void)
     tcase_add_test(tcase, test_nccl_stalled_device_names_nobody);
     tcase_add_test(tcase, test_nccl_asynchronous_error_is_told_on_all_ranks);
     tcase_add_loop_test(tcase, test_nccl_refused_call_keeps_the_text, 0, 3);
+    tcase_add_loop_test(tcase, test_nccl_call_that_does_not_return_is_given_up, 0, 2);
+    tcase_add_test(tcase, test_nccl_call_ends_when_a_peer_gives_up);
     tcase_add_test(tcase, test_nccl_sizes_that_differ_are_found);
-    tcase_add_loop_test(tcase, test_nccl_rank_that_stops_in_the_meeting_is_named, 0, 2);
+    tcase_add_loop_test(tcase, test_nccl_rank_that_stops_in_the_meeting_is_named, 0, 3);
     tcase_add_loop_test(tcase, test_nccl_version_that_does_not_serve_is_refused, 0, 4);
     tcase_add_test(tcase, test_nccl_newer_library_serves);
 #endif
