@@ -1,5 +1,6 @@
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -13,9 +14,10 @@
 
 typedef enum state {
     IDLE,   /* the rank may start a call, or close */
-    CALLED, /* the thread is at it, or will be */
+    CALLED, /* the thread will begin it; the rank may take it back */
+    BUSY,   /* the thread is at it */
     CLOSED, /* the rank waits for the thread's end */
-    LEFT    /* the rank has gone: the thread frees */
+    LEFT    /* the rank has gone during a call: the thread frees */
 } state_t;
 
 struct wtn_caller {
@@ -40,7 +42,7 @@ static void free_caller(wtn_caller_t *caller)
     free(caller);
 }
 
-static int wait_for_call(wtn_caller_t *caller)
+static void wait_for_call(wtn_caller_t *caller)
 {
     uint64_t end_ns = wtn_now_ns() + SPIN_NS;
 
@@ -52,25 +54,45 @@ static int wait_for_call(wtn_caller_t *caller)
         (void)pthread_cond_wait(&caller->called, &caller->mutex);
     }
     (void)pthread_mutex_unlock(&caller->mutex);
-    return atomic_load(&caller->state);
+}
+
+static bool change(wtn_caller_t *caller, int from, int to)
+{
+    return atomic_compare_exchange_strong(&caller->state, &from, to);
 }
 
 static void *run(void *argument)
 {
     wtn_caller_t *caller = argument;
-    int           state;
 
-    while ((state = wait_for_call(caller)) == CALLED) {
-        caller->code = caller->call(caller->argument);
-        state        = CALLED;
-        if (!atomic_compare_exchange_strong(&caller->state, &state, IDLE)) {
-            break;
+    while (atomic_load(&caller->state) != CLOSED) {
+        wait_for_call(caller);
+        if (change(caller, CALLED, BUSY)) {
+            caller->code = caller->call(caller->argument);
+            if (!change(caller, BUSY, IDLE)) {
+                free_caller(caller);
+                break;
+            }
         }
     }
-    if (state == LEFT) {
-        free_caller(caller);
-    }
     return NULL;
+}
+
+/* The program's signals are for its own threads; faults are told as ever. */
+static int start_thread(wtn_caller_t *caller)
+{
+    sigset_t blocked, before;
+    int      code;
+
+    (void)sigfillset(&blocked);
+    (void)sigdelset(&blocked, SIGSEGV);
+    (void)sigdelset(&blocked, SIGBUS);
+    (void)sigdelset(&blocked, SIGFPE);
+    (void)sigdelset(&blocked, SIGILL);
+    (void)pthread_sigmask(SIG_SETMASK, &blocked, &before);
+    code = pthread_create(&caller->thread, NULL, run, caller);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return code;
 }
 
 witan_status_t wtn_caller_open(wtn_caller_t **out)
@@ -84,7 +106,7 @@ witan_status_t wtn_caller_open(wtn_caller_t **out)
     atomic_init(&caller->state, IDLE);
     (void)pthread_mutex_init(&caller->mutex, NULL);
     (void)pthread_cond_init(&caller->called, NULL);
-    if (pthread_create(&caller->thread, NULL, run, caller) != 0) {
+    if (start_thread(caller) != 0) {
         free_caller(caller);
         return WTN_ERROR(WITAN_E_MEMORY, "caller: no thread could be made");
     }
@@ -107,6 +129,11 @@ void wtn_caller_start(wtn_caller_t *caller, int (*call)(void *argument), void *a
     wake(caller);
 }
 
+void wtn_caller_withdraw(wtn_caller_t *caller)
+{
+    (void)change(caller, CALLED, IDLE);
+}
+
 bool wtn_caller_is_idle(const wtn_caller_t *caller, int *code)
 {
     if (atomic_load(&caller->state) != IDLE) {
@@ -119,17 +146,16 @@ bool wtn_caller_is_idle(const wtn_caller_t *caller, int *code)
 void wtn_caller_close(wtn_caller_t *caller, void (*release)(void *memory), void *memory)
 {
     pthread_t thread = caller->thread;
-    int       state  = IDLE;
 
+    wtn_caller_withdraw(caller);
     caller->release = release;
     caller->memory  = memory;
-    while (!atomic_compare_exchange_weak(&caller->state, &state, state == IDLE ? CLOSED : LEFT)) {
+    if (change(caller, BUSY, LEFT)) {
+        (void)pthread_detach(thread);
+        return;
     }
-    if (state == IDLE) {
-        wake(caller);
-        (void)pthread_join(thread, NULL);
-        free_caller(caller);
-    } else {
-        (void)pthread_detach(thread); /* awake, or woken by the call */
-    }
+    atomic_store(&caller->state, CLOSED); /* the call has returned, if there was one */
+    wake(caller);
+    (void)pthread_join(thread, NULL);
+    free_caller(caller);
 }

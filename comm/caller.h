@@ -15,11 +15,16 @@ witan_status_t wtn_caller_open(wtn_caller_t **out);
 /* Have call(argument) made; the one before has returned. */
 void wtn_caller_start(wtn_caller_t *caller, int (*call)(void *argument), void *argument);
 
-/* Has the last call returned? Then *code is its value. Costs a load. */
+/* A call that the thread has not begun is not made. */
+void wtn_caller_withdraw(wtn_caller_t *caller);
+
+/* Has the last call returned, or been withdrawn? Then *code is the value of the last that was made.
+ * Costs a load. */
 bool wtn_caller_is_idle(const wtn_caller_t *caller, int *code);
 
-/* End the thread, and then call release(memory) if it is not NULL. A thread in a call is left to
- * itself, and does so when that returns: the memory that calls use is freed this way. */
+/* End the thread, and then call release(memory) if it is not NULL. A call not begun is not made. A
+ * thread in a call is left to itself, and releases when that returns: the memory that calls use is
+ * freed this way. */
 void wtn_caller_close(wtn_caller_t *caller, void (*release)(void *memory), void *memory);
 
 #endif

@@ -3,8 +3,8 @@
  * It stands beside a wtn_comm_t, the control comm, which carries what the hosts say to each other:
  * the unique id, agreements, roll calls. Streams, events and device arrays are void *, so that no
  * caller needs CUDA's headers. Every function but the waits queues and returns; the first exchange
- * with a peer also connects to it, at most until the group's time-out. NCCL is called by a thread of
- * the communicator's own, which is left to itself where a call never returns.
+ * with a peer also connects to it, at most until the group's time-out. NCCL is called by a thread
+ * of the communicator's own, which is left to itself where a call never returns.
  *
  * Peers are named by their index in the list that opened the communicator, 0..peer_count-1. After
  * any failure the communicator is aborted: it can only be closed, and so can what queues on it. */

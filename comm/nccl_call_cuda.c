@@ -18,6 +18,7 @@
 #include "kernels/cuda/cuda.h"
 
 #define ABORT_NS     5000000000u /* for NCCL to end what it runs */
+#define CALL_NS      1000000000u /* for a call that waits for nobody to return */
 #define CAUSE_NS     200000000u  /* for the host's messages to overtake NCCL's own errors */
 #define WATCH_PERIOD 64          /* idle passes between two looks at the hosts' messages */
 
@@ -43,9 +44,9 @@ static int run_ending(void *argument)
     return (int)ending->end(ending->handle);
 }
 
-static bool wait_until_idle(const wtn_caller_t *caller)
+static bool wait_until_idle(const wtn_caller_t *caller, uint64_t wait_ns)
 {
-    uint64_t end_ns = wtn_now_ns() + ABORT_NS;
+    uint64_t end_ns = wtn_now_ns() + wait_ns;
     int      code;
 
     while (!wtn_caller_is_idle(caller, &code)) {
@@ -74,12 +75,13 @@ void wtn_nccl_end(wtn_nccl_t *nccl, ncclComm_t handle, ncclResult_t (*end)(ncclC
     }
     *ending = (ending_t){.end = end, .handle = handle, .device = nccl->device};
     wtn_caller_start(caller, run_ending, ending);
-    nccl->lost = !wait_until_idle(caller) || nccl->lost;
+    nccl->lost = !wait_until_idle(caller, ABORT_NS) || nccl->lost;
     wtn_caller_close(caller, free, ending);
 }
 
 /* From another thread than the one that may be in a call: what that waits for ends, and it leaves
- * the communicator long before NCCL has stopped its own threads and frees it. */
+ * the communicator long before NCCL has stopped its own threads and frees it. But a thread that has
+ * not yet come to where NCCL waits would find it freed: hence the moment before. */
 void wtn_nccl_abort(wtn_nccl_t *nccl)
 {
     wtn_nccl_job_t *job;
@@ -94,9 +96,11 @@ void wtn_nccl_abort(wtn_nccl_t *nccl)
         return;
     }
     memcpy(text, witan_last_error(), strlen(witan_last_error()) + 1);
+    wtn_caller_withdraw(nccl->caller);
+    (void)wait_until_idle(nccl->caller, CALL_NS);
     wtn_nccl_end(nccl, nccl->first, nccl->library->CommAbort);
     wtn_nccl_end(nccl, job->handle, nccl->library->CommAbort);
-    nccl->lost = !wait_until_idle(nccl->caller) || nccl->lost;
+    nccl->lost = !wait_until_idle(nccl->caller, ABORT_NS) || nccl->lost;
     if (!nccl->lost && job->made != job->handle) { /* the call ended with it */
         wtn_nccl_end(nccl, job->made, nccl->library->CommAbort);
     }
@@ -196,7 +200,8 @@ static witan_status_t look_at_nccl(const guard_t *guard, wtn_nccl_t *nccl, const
 }
 
 /* One look at a call: *settled once it has returned, and NCCL's threads have done the rest. Its
- * code does not tell of them: ncclCommSplit returns ncclSuccess at once. */
+ * code does not tell of them: ncclCommSplit returns ncclSuccess at once. A communicator that does
+ * not block is not looked at before: NCCL would take the look for one of the same thread. */
 static witan_status_t look_at_call(const guard_t *guard, wtn_nccl_t *nccl, bool *settled)
 {
     wtn_nccl_job_t *job = nccl->job;
@@ -210,7 +215,7 @@ static witan_status_t look_at_call(const guard_t *guard, wtn_nccl_t *nccl, bool 
     if (returned && job->handle == NULL) {
         job->handle = job->made;
     }
-    if (job->handle != NULL) {
+    if (job->handle != NULL && (returned || nccl->blocking)) {
         status = look_at_nccl(guard, nccl, guard->phase, settled);
     }
     *settled = *settled && returned;

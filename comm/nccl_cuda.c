@@ -39,6 +39,11 @@ static ncclResult_t make_op(const wtn_nccl_job_t *job, const wtn_nccl_op_t *op)
     return ncclInvalidArgument;
 }
 
+static bool is_failure(ncclResult_t code)
+{
+    return code != ncclSuccess && code != ncclInProgress;
+}
+
 /* Of a group, too, the first to fail is told, for its end fails with it. */
 static int make_ops(void *argument)
 {
@@ -49,14 +54,14 @@ static int make_ops(void *argument)
     if (job->grouped) {
         (void)job->library->GroupStart(); /* counts */
     }
-    for (int64_t i = 0; i < job->op_count && (code == ncclSuccess || code == ncclInProgress); i++) {
+    for (int64_t i = 0; i < job->op_count && !is_failure(code); i++) {
         job->what = names[job->ops[i].kind];
         code      = make_op(job, &job->ops[i]);
     }
     if (job->grouped) {
         ended     = job->library->GroupEnd();
-        job->what = code == ncclSuccess ? "ncclGroupEnd" : job->what;
-        code      = code == ncclSuccess ? ended : code;
+        job->what = is_failure(code) ? job->what : "ncclGroupEnd";
+        code      = is_failure(code) ? code : ended;
     }
     return (int)code;
 }
@@ -79,6 +84,12 @@ static witan_status_t add(wtn_nccl_t *nccl, const wtn_nccl_op_t *op)
 {
     wtn_nccl_job_t *job = nccl->job;
 
+    if (op->stream == cudaStreamPerThread) {
+        return WTN_ERROR(WITAN_E_ARGUMENT,
+                         "nccl %s: stream: expected one that is the same on all threads, found "
+                         "cudaStreamPerThread",
+                         nccl->name);
+    }
     if (job->op_count == job->op_capacity) {
         int64_t        capacity = 2 * job->op_capacity;
         wtn_nccl_op_t *ops      = realloc(job->ops, (size_t)capacity * sizeof(*ops));

@@ -47,8 +47,9 @@ struct wtn_nccl {
     const wtn_nccl_library_t *library; /* NULL where there is one peer; so are the next two */
     wtn_caller_t             *caller;
     wtn_nccl_job_t           *job;
-    ncclComm_t                first;   /* while opening: the one by which the peers met */
-    bool                      grouped; /* between group_begin and group_end */
+    ncclComm_t                first;    /* while opening: the one by which the peers met */
+    bool                      blocking; /* job->handle is of that kind: open */
+    bool                      grouped;  /* between group_begin and group_end */
     bool                      aborted;
     bool                      lost;  /* NCCL has not ended what it does: it may write to the job */
     wtn_roll_t               *roll;  /* the caller's */

@@ -127,11 +127,11 @@ static witan_status_t make_job(wtn_nccl_t *nccl, int32_t ctas_max)
     wtn_nccl_op_t  *ops      = calloc((size_t)capacity, sizeof(*ops));
     witan_status_t  status;
 
-    status = wtn_caller_open(&nccl->caller);
-    if (status == WITAN_OK && (job == NULL || ops == NULL)) {
+    if (job == NULL || ops == NULL) {
         status = WTN_ERROR(WITAN_E_MEMORY, "nccl %s: %" PRId64 " exchanges", nccl->name, capacity);
+        goto fail;
     }
-    WTN_TRY(status);
+    WTN_TRY(wtn_caller_open(&nccl->caller));
     *job      = (wtn_nccl_job_t){.library     = nccl->library,
                                  .peer_count  = nccl->peer_count,
                                  .mine        = nccl->mine,
@@ -222,8 +222,9 @@ static witan_status_t meet_peers(wtn_nccl_t *nccl)
 
     WTN_TRY(wtn_nccl_call(nccl, meet_on_thread, "ncclCommInitRankConfig"));
     WTN_TRY(wtn_nccl_call(nccl, split_on_thread, "ncclCommSplit"));
-    nccl->first = job->handle;
-    job->handle = job->made;
+    nccl->first    = job->handle;
+    job->handle    = job->made;
+    nccl->blocking = true;
 
 fail:
     return status;

@@ -80,8 +80,9 @@ typedef struct witan_plan_config {
      * the process has left MPI. */
     void  *workspace;
     size_t workspace_bytes;
-    /** cuda: the cudaStream_t steps are queued on; NULL: one of the plan's own, and every step is
-     * followed by witan_plan_wait. It must outlive the plan. */
+    /** cuda: the cudaStream_t steps are queued on, not cudaStreamPerThread where ranks exchange;
+     * NULL: one of the plan's own, and every step is followed by witan_plan_wait. It must outlive
+     * the plan. */
     void                   *stream;
     witan_exchange_t        exchange;        /**< equal on all ranks */
     witan_tensor_exchange_t tensor_exchange; /**< equal on all ranks */

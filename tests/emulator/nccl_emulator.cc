@@ -9,6 +9,7 @@
  * such a one. A message of no bytes is one nevertheless. */
 #include <limits.h>
 #include <sched.h>
+#include <set>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,21 @@ namespace emulator
 namespace nccl
 {
 
+/* Never destroyed: a thread left to itself may outlive what is at exit. */
+static std::set<ncclComm_t> &handles    = *new std::set<ncclComm_t>;
+static std::string          &last_error = *new std::string;
+
+static ncclComm_t make_handle(const std::shared_ptr<state_t> &state)
+{
+    return *handles.insert(new ncclComm{state}).first;
+}
+
+static void free_handle(ncclComm_t comm)
+{
+    handles.erase(comm);
+    delete comm; /* the work queued has its own share of the state */
+}
+
 static const int BUSY_POLLS = 2; /* of ncclCommGetAsyncError, until a call has had its effect */
 
 /* ---- what tests want ---- */
@@ -35,7 +51,6 @@ static const int BUSY_POLLS = 2; /* of ncclCommGetAsyncError, until a call has h
 static wtn_emulator_nccl_fault_t fault;
 static int                       fault_in; /* counts down to 0 */
 static int                       version = NCCL_VERSION_CODE;
-static std::string               last_error;
 
 int world_rank(void)
 {
@@ -48,8 +63,8 @@ int world_rank(void)
 static void read_environment(void)
 {
     static bool       done;
-    static const char names[][12] = {"none", "stall", "error",      "refuse",
-                                     "hang", "deaf",  "init_stall", "init_sleep"};
+    static const char names[][12] = {"none", "stall", "error",      "refuse",    "hang",
+                                     "deaf", "late",  "init_stall", "init_sleep"};
     const char       *text        = getenv("WTN_EMULATOR_NCCL");
     char              name[12]    = "";
     int               count = 1, rank = -1;
@@ -69,9 +84,10 @@ static void read_environment(void)
             return;
         }
     }
-    complain("WTN_EMULATOR_NCCL",
-             "stall, error, refuse, hang, deaf, init_stall or init_sleep, then :COUNT and @RANK",
-             text);
+    complain(
+        "WTN_EMULATOR_NCCL",
+        "stall, error, refuse, hang, deaf, late, init_stall or init_sleep, then :COUNT and @RANK",
+        text);
 }
 
 static moment_t moment_of(wtn_emulator_nccl_fault_t wanted)
@@ -170,6 +186,9 @@ static ncclResult_t check_ready(ncclComm_t comm)
     if (comm == NULL) {
         return tell(ncclInvalidArgument, "comm argument is NULL");
     }
+    if (handles.count(comm) == 0) {
+        complain("ncclComm_t", "one that lives", "one that was destroyed");
+    }
     if (comm->state->error != ncclSuccess) {
         return tell(comm->state->error, last_error);
     }
@@ -182,9 +201,25 @@ static ncclResult_t check_ready(ncclComm_t comm)
     return ncclSuccess;
 }
 
+/* Called, and not yet at work. */
+static void be_late(void)
+{
+    bool late;
+
+    {
+        std::lock_guard<std::recursive_mutex> hold(emulator::lock);
+        late  = fault == WTN_EMULATOR_NCCL_LATE && fault_in == 1;
+        fault = late ? WTN_EMULATOR_NCCL_NONE : fault;
+    }
+    if (late) {
+        (void)usleep(300000);
+    }
+}
+
 /* In a group, as everything that queues. */
 static ncclResult_t add(ncclComm_t comm, cudaStream_t stream, ncclDataType_t type, op_t op)
 {
+    be_late();
     std::lock_guard<std::recursive_mutex> hold(emulator::lock);
     ncclResult_t                          code = check_ready(comm);
 
@@ -329,7 +364,7 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *out, int size, ncclUniqueId uniq
     if (code != ncclSuccess) {
         return code;
     }
-    *out          = new ncclComm{std::make_shared<state_t>()};
+    *out          = make_handle(std::make_shared<state_t>());
     state_t &comm = *(*out)->state;
     comm.rank     = rank;
     comm.size     = size;
@@ -375,7 +410,7 @@ static void advance_split(state_t &comm)
     if (comm.child->error != ncclSuccess) {
         fail(comm, comm.child->error, last_error);
     } else if (comm.child->met) {
-        *comm.child_out = new ncclComm{comm.child};
+        *comm.child_out = make_handle(comm.child);
         comm.child.reset();
     }
 }
@@ -442,7 +477,7 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm)
 {
     std::lock_guard<std::recursive_mutex> hold(emulator::lock);
 
-    delete comm; /* the work queued has its own share of the state */
+    free_handle(comm);
     return ncclSuccess;
 }
 
@@ -453,7 +488,7 @@ ncclResult_t ncclCommAbort(ncclComm_t comm)
     comm->state->aborted = true;
     comm->state->deferred.clear();
     comm->state->child.reset();
-    delete comm;
+    free_handle(comm);
     return ncclSuccess;
 }
 

@@ -273,6 +273,20 @@ START_TEST(test_nccl_peer_that_aborts_ends_the_others)
 }
 END_TEST
 
+START_TEST(test_nccl_stream_of_a_thread_is_refused)
+{
+    if (world_size == 1) {
+        return;
+    }
+    open_all();
+    ck_status(wtn_nccl_alltoall(nccl, from, to, BYTES, cudaStreamPerThread), WITAN_E_ARGUMENT);
+    ck_names("nccl test: stream: ");
+    warm_up();
+    wtn_nccl_close(nccl);
+    close_rest();
+}
+END_TEST
+
 #ifdef WTN_EMULATOR
 START_TEST(test_nccl_stalled_device_names_nobody)
 {
@@ -364,7 +378,8 @@ START_TEST(test_nccl_call_that_does_not_return_is_given_up)
 }
 END_TEST
 
-/* A peer's notice is heard during a call, long before the deadline. */
+/* A peer's notice is heard during a call, long before the deadline; a call that has begun, but not
+ * come to where an abort would end it, is not robbed of its communicator. */
 START_TEST(test_nccl_call_ends_when_a_peer_gives_up)
 {
     if (world_size == 1) {
@@ -377,9 +392,11 @@ START_TEST(test_nccl_call_ends_when_a_peer_gives_up)
     if (is_last()) {
         (void)WTN_ERROR(WITAN_E_ARGUMENT, "wrong tokens");
         wtn_watch_raise(watch, WITAN_E_ARGUMENT);
+        MPI_Barrier(MPI_COMM_WORLD);
         wtn_nccl_abort(nccl);
     } else {
-        wtn_emulator_nccl_fail(WTN_EMULATOR_NCCL_HANG, 1);
+        MPI_Barrier(MPI_COMM_WORLD);
+        wtn_emulator_nccl_fail(_i == 0 ? WTN_EMULATOR_NCCL_HANG : WTN_EMULATOR_NCCL_LATE, 1);
         ck_status(wtn_nccl_alltoall(nccl, from, to, BYTES, stream), WITAN_E_PEER);
         ck_names(name_last("", ": wrong tokens"));
     }
@@ -488,12 +505,13 @@ static Suite *make_suite(void)
     tcase_add_test(tcase, test_nccl_wait_one_rank_fails_earlier_than_the_others);
     tcase_add_test(tcase, test_nccl_peer_absent_from_the_first_exchange_is_named);
     tcase_add_test(tcase, test_nccl_peer_that_aborts_ends_the_others);
+    tcase_add_test(tcase, test_nccl_stream_of_a_thread_is_refused);
 #ifdef WTN_EMULATOR
     tcase_add_test(tcase, test_nccl_stalled_device_names_nobody);
     tcase_add_test(tcase, test_nccl_asynchronous_error_is_told_on_all_ranks);
     tcase_add_loop_test(tcase, test_nccl_refused_call_keeps_the_text, 0, 3);
     tcase_add_loop_test(tcase, test_nccl_call_that_does_not_return_is_given_up, 0, 2);
-    tcase_add_test(tcase, test_nccl_call_ends_when_a_peer_gives_up);
+    tcase_add_loop_test(tcase, test_nccl_call_ends_when_a_peer_gives_up, 0, 2);
     tcase_add_test(tcase, test_nccl_sizes_that_differ_are_found);
     tcase_add_loop_test(tcase, test_nccl_rank_that_stops_in_the_meeting_is_named, 0, 3);
     tcase_add_loop_test(tcase, test_nccl_version_that_does_not_serve_is_refused, 0, 4);

@@ -186,6 +186,7 @@ cudaError_t cudaIpcCloseMemHandle(void *memory);
 
 /* ---- streams and events ---- */
 
+#define cudaStreamPerThread    ((cudaStream_t)0x2) /* a name; there is none */
 #define cudaStreamDefault      0x00
 #define cudaStreamNonBlocking  0x01
 #define cudaEventDefault       0x00
