@@ -134,20 +134,12 @@ static witan_status_t add_message(wtn_nccl_t *nccl, const wtn_nccl_op_t *op)
 witan_status_t wtn_nccl_send(wtn_nccl_t *nccl, int32_t peer, const void *data, size_t bytes,
                              void *stream)
 {
-    return add_message(nccl, &(wtn_nccl_op_t){.kind   = WTN_NCCL_SEND,
-                                              .peer   = peer,
-                                              .from   = data,
-                                              .count  = bytes,
-                                              .stream = stream});
+    return add_message(nccl, &(wtn_nccl_op_t){WTN_NCCL_SEND, peer, data, NULL, bytes, stream});
 }
 
 witan_status_t wtn_nccl_recv(wtn_nccl_t *nccl, int32_t peer, void *data, size_t bytes, void *stream)
 {
-    return add_message(nccl, &(wtn_nccl_op_t){.kind   = WTN_NCCL_RECV,
-                                              .peer   = peer,
-                                              .to     = data,
-                                              .count  = bytes,
-                                              .stream = stream});
+    return add_message(nccl, &(wtn_nccl_op_t){WTN_NCCL_RECV, peer, NULL, data, bytes, stream});
 }
 
 witan_status_t wtn_nccl_group_end(wtn_nccl_t *nccl)
@@ -169,8 +161,10 @@ witan_status_t wtn_nccl_group_end(wtn_nccl_t *nccl)
 }
 
 /* A collective is a call of its own. Of one peer its own block stays, or moves. */
-static witan_status_t collect(wtn_nccl_t *nccl, const wtn_nccl_op_t *op, size_t bytes)
+static witan_status_t collect(wtn_nccl_t *nccl, const wtn_nccl_op_t *op)
 {
+    bool           sum    = op->kind == WTN_NCCL_ALLREDUCE || op->kind == WTN_NCCL_REDUCE_SCATTER;
+    size_t         bytes  = op->count * (sum ? sizeof(float) : 1);
     witan_status_t status = check_usable(nccl, false);
 
     if (status != WITAN_OK || bytes == 0) {
@@ -184,15 +178,12 @@ static witan_status_t collect(wtn_nccl_t *nccl, const wtn_nccl_op_t *op, size_t 
                                                     "cudaMemcpyAsync");
     }
     nccl->job->op_count = 0;
+    nccl->job->grouped  = false;
     status              = add(nccl, op);
-    if (status != WITAN_OK) {
-        return status;
-    }
-    nccl->job->grouped = false;
-    return wtn_nccl_call(nccl, make_ops, names[op->kind]);
+    return status != WITAN_OK ? status : wtn_nccl_call(nccl, make_ops, names[op->kind]);
 }
 
-static size_t sum_count(int64_t count)
+static size_t float_count(int64_t count)
 {
     return count > 0 ? (size_t)count : 0;
 }
@@ -200,49 +191,27 @@ static size_t sum_count(int64_t count)
 witan_status_t wtn_nccl_alltoall(wtn_nccl_t *nccl, const void *from, void *to, size_t bytes,
                                  void *stream)
 {
-    return collect(nccl,
-                   &(wtn_nccl_op_t){.kind   = WTN_NCCL_ALLTOALL,
-                                    .from   = from,
-                                    .to     = to,
-                                    .count  = bytes,
-                                    .stream = stream},
-                   bytes);
+    return collect(nccl, &(wtn_nccl_op_t){WTN_NCCL_ALLTOALL, 0, from, to, bytes, stream});
 }
 
 witan_status_t wtn_nccl_allreduce(wtn_nccl_t *nccl, const float *from, float *to, int64_t count,
                                   void *stream)
 {
     return collect(nccl,
-                   &(wtn_nccl_op_t){.kind   = WTN_NCCL_ALLREDUCE,
-                                    .from   = from,
-                                    .to     = to,
-                                    .count  = sum_count(count),
-                                    .stream = stream},
-                   sum_count(count) * sizeof(float));
+                   &(wtn_nccl_op_t){WTN_NCCL_ALLREDUCE, 0, from, to, float_count(count), stream});
 }
 
 witan_status_t wtn_nccl_allgather(wtn_nccl_t *nccl, const void *from, void *to, size_t bytes,
                                   void *stream)
 {
-    return collect(nccl,
-                   &(wtn_nccl_op_t){.kind   = WTN_NCCL_ALLGATHER,
-                                    .from   = from,
-                                    .to     = to,
-                                    .count  = bytes,
-                                    .stream = stream},
-                   bytes);
+    return collect(nccl, &(wtn_nccl_op_t){WTN_NCCL_ALLGATHER, 0, from, to, bytes, stream});
 }
 
 witan_status_t wtn_nccl_reduce_scatter(wtn_nccl_t *nccl, const float *from, float *to,
                                        int64_t count, void *stream)
 {
-    return collect(nccl,
-                   &(wtn_nccl_op_t){.kind   = WTN_NCCL_REDUCE_SCATTER,
-                                    .from   = from,
-                                    .to     = to,
-                                    .count  = sum_count(count),
-                                    .stream = stream},
-                   sum_count(count) * sizeof(float));
+    return collect(nccl, &(wtn_nccl_op_t){WTN_NCCL_REDUCE_SCATTER, 0, from, to, float_count(count),
+                                          stream});
 }
 
 /* ---- the end ---- */
