@@ -91,7 +91,7 @@ static witan_status_t add(wtn_nccl_t *nccl, const wtn_nccl_op_t *op)
                          nccl->name);
     }
     if (job->op_count == job->op_capacity) {
-        int64_t        capacity = 2 * job->op_capacity;
+        int64_t        capacity = 2 * job->op_capacity + 8;
         wtn_nccl_op_t *ops      = realloc(job->ops, (size_t)capacity * sizeof(*ops));
 
         if (ops == NULL) {
