@@ -12,6 +12,7 @@ say "build"
 configure "$root/build" -DWITAN_WERROR=ON -DBUILD_TESTING=ON
 cmake --build "$root/build" --parallel "$jobs"
 
-# Tests tell ctest how many processors they keep busy, so ranks of two tests seldom meet.
+# Tests tell ctest how many processors they keep busy, so ranks of two tests seldom meet; one more
+# than there are, as many wait most of their time.
 say "test"
-ctest --test-dir "$root/build" --parallel "$jobs" --output-on-failure --no-tests=error "$@"
+ctest --test-dir "$root/build" --parallel $((jobs + 1)) --output-on-failure --no-tests=error "$@"
