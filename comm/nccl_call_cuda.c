@@ -5,7 +5,6 @@
  * block, starts a thread for each group of calls, which takes longer than many an exchange. So the
  * communicator blocks, and one thread that stays makes its calls, while the rank looks at it, at
  * its peers and at the clock. */
-#include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
