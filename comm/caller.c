@@ -8,8 +8,8 @@
 #include "core/error.h"
 #include "core/util.h"
 
-/* Steps follow each other within a millisecond or two, and to wake a thread takes up to a quarter
- * of one where the processor has gone to sleep, too: measured on a virtual machine of four GPUs. */
+/* Steps follow each other within a millisecond or two, and a thread that sleeps is woken late: by
+ * 36 to 107 us on two cores of a host (docs/performance_gpu.md). */
 #define SPIN_NS 2000000u
 
 typedef enum state {

@@ -244,7 +244,7 @@ void wtn_nccl_close(wtn_nccl_t *nccl)
         nccl->roll  = NULL; /* the caller may have closed them */
         nccl->watch = NULL;
         if (wtn_nccl_call(nccl, finalize, "ncclCommFinalize") == WITAN_OK) {
-            nccl->aborted = true; /* nothing is left to be */
+            nccl->aborted = true; /* nothing is left to abort */
             wtn_nccl_end(nccl, nccl->job->handle, nccl->library->CommDestroy);
         }
         (void)WTN_ERROR(WITAN_E_TRANSPORT, "%s", text); /* what led here counts */

@@ -164,7 +164,7 @@ static ncclResult_t end_group(wtn_emulator_nccl_fault_t drawn)
         code = block(units[0].comm, never);
         if (drawn == WTN_EMULATOR_NCCL_DEAF) {
             emulator::lock.unlock();
-            (void)sleep(6);
+            (void)sleep(20);
             emulator::lock.lock();
         }
         return code;

@@ -14,7 +14,7 @@ typedef enum wtn_emulator_nccl_fault {
     WTN_EMULATOR_NCCL_ERROR,      /* it ends in an asynchronous error and never finishes */
     WTN_EMULATOR_NCCL_REFUSE,     /* the call that queues it fails */
     WTN_EMULATOR_NCCL_HANG,       /* it does not return before the communicator is aborted */
-    WTN_EMULATOR_NCCL_DEAF,       /* nor then, for six seconds more */
+    WTN_EMULATOR_NCCL_DEAF,       /* nor then, for 20 seconds more */
     WTN_EMULATOR_NCCL_LATE,       /* its thread stops for a while before it uses the communicator */
     WTN_EMULATOR_NCCL_INIT_STALL, /* this rank never comes to the meeting of a new communicator */
     WTN_EMULATOR_NCCL_INIT_SLEEP  /* the call that opens one returns three seconds later */

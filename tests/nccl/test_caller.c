@@ -191,8 +191,8 @@ int main(void)
     tcase_add_test(tcase, test_signals_are_left_to_the_program);
     tcase_set_timeout(tcase, 100);
     suite_add_tcase(suite, tcase);
-    srunner_run_all(runner, CK_NORMAL);
+    srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);
     srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
