@@ -49,7 +49,8 @@ typedef struct wtn_cuda_weights {
     const float *bias;          /* [expert_count][N] in the same order, or NULL */
 } wtn_cuda_weights_t;
 
-/* One grouped product. Expert e has the sorted rows row_begin[e] .. row_begin[e + 1] - 1. */
+/* One grouped product. Expert e has the sorted rows row_begin[e] .. row_begin[e + 1] - 1. Numbers
+ * of rows, those in a_index and out_index too, are below UINT32_MAX for sm_90a. */
 typedef struct wtn_cuda_gemm_args {
     const wtn_cuda_weights_t *weights;
     const void               *a;         /* rows of K elements, 16-byte aligned */

@@ -316,6 +316,10 @@ static witan_status_t sm90_run(void *state, const wtn_cuda_gemm_args_t *args)
     if (args->row_count_max == 0) {
         return WITAN_OK;
     }
+    if (args->row_count_max >= UINT32_MAX) { /* NO_ROW */
+        return WTN_ERROR(WITAN_E_UNSUPPORTED, "sm_90a: %lld rows, at most %u",
+                         (long long)args->row_count_max, UINT32_MAX - 1);
+    }
     p = params_of((const sm90_state_t *)state, args);
     WTN_TRY(encode_a((const sm90_state_t *)state, args, &p));
     launch.name         = up ? "gemm sm_90a up" : "gemm sm_90a down";

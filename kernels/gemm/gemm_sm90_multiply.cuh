@@ -168,7 +168,7 @@ WTN_DEVICE void activate_turning(const witan_activation_t &activation, float (&d
     }
 }
 
-#define NO_ROW 0xffffffffu /* row numbers are less: h of that many rows has not been seen */
+#define NO_ROW 0xffffffffu /* row numbers are less */
 
 /* Where lane l's row of the warp's 16, row l % 16, goes. Asked for before the products, so that the
  * index is not waited for after them. */

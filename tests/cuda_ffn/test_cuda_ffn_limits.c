@@ -293,6 +293,16 @@ START_TEST(test_cuda_ffn_few_rows_change_no_bit)
 }
 END_TEST
 
+/* The sm_90a product numbers rows by 32 bits. */
+START_TEST(test_cuda_ffn_more_rows_than_numbers_are_refused)
+{
+    const wtn_cuda_gemm_args_t args = {.row_count_max = UINT32_MAX};
+
+    ck_assert_int_eq(wtn_cuda_gemm_sm90.down(NULL, &args), WITAN_E_UNSUPPORTED);
+    ck_assert_str_eq(witan_last_error(), "sm_90a: 4294967295 rows, at most 4294967294");
+}
+END_TEST
+
 static witan_status_t read_badly(void *context, const witan_weight_slice_t *slice, void *out)
 {
     (void)context;
@@ -405,6 +415,7 @@ int main(void)
     tcase_add_test(tests, test_cuda_ffn_far_rows_are_reached);
     tcase_add_test(tests, test_cuda_ffn_reserved_multiprocessors_change_no_bit);
     tcase_add_test(tests, test_cuda_ffn_few_rows_change_no_bit);
+    tcase_add_test(tests, test_cuda_ffn_more_rows_than_numbers_are_refused);
     tcase_add_test(tests, test_cuda_ffn_failing_read_is_told);
 #ifdef WTN_EMULATOR
     tcase_add_test(tests, test_cuda_ffn_failing_allocation_is_told_and_leaves_nothing);
