@@ -256,18 +256,18 @@ WTN_DEVICE int64_t wtn_load64_device(const int64_t *from)
     asm volatile("ld.relaxed.gpu.global.s64 %0, [%1];" : "=l"(value) : "l"(from));
     return value;
 }
-/* atom.relaxed.gpu.add.u32 of 1 by lane 0, which goes on until it needs the answer: the 1 is told
- * as %laneid + 1, as of a number it knows the assembler makes a sum of the warp's and waits for it.
- */
+/* atom.relaxed.gpu.inc.u32 by one lane, which goes on until it needs the answer. Of a sum the
+ * assembler makes one of the whole warp's, which it waits for at once; of inc too where it knows
+ * the bound, so that is told as ~%laneid. */
 WTN_DEVICE uint32_t wtn_count_device(uint32_t *to)
 {
     uint32_t before;
 
     asm volatile("{\n\t"
-                 ".reg .u32 one;\n\t"
-                 "mov.u32 one, %%laneid;\n\t"
-                 "add.u32 one, one, 1;\n\t"
-                 "atom.relaxed.gpu.global.add.u32 %0, [%1], one;\n\t"
+                 ".reg .u32 most;\n\t"
+                 "mov.u32 most, %%laneid;\n\t"
+                 "not.b32 most, most;\n\t"
+                 "atom.relaxed.gpu.global.inc.u32 %0, [%1], most;\n\t"
                  "}"
                  : "=r"(before)
                  : "l"(to)

@@ -201,6 +201,21 @@ WTN_DEVICE void wtn_sync_cluster(void) /* barrier.cluster.arrive.release, wait.a
                      : "memory");
 }
 
+/* st.async.shared::cluster.mbarrier::complete_tx::bytes.u32 to the same address in block `rank` of
+ * the cluster, whose barrier is told of 4 bytes (mapa). */
+WTN_DEVICE void wtn_store_cluster(wtn_saddr_t to, uint32_t value, wtn_saddr_t barrier,
+                                  uint32_t rank)
+{
+    asm volatile("{\n"
+                 ".reg .b32 there, told;\n"
+                 "mapa.shared::cluster.u32 there, %0, %3;\n"
+                 "mapa.shared::cluster.u32 told, %2, %3;\n"
+                 "st.async.shared::cluster.mbarrier::complete_tx::bytes.u32 [there], %1, [told];\n"
+                 "}" ::"r"(to),
+                 "r"(value), "r"(barrier), "r"(rank)
+                 : "memory");
+}
+
 /* ---- registers: called by all warps of a warpgroup; multiples of 8 ---- */
 
 template <int count> WTN_DEVICE void wtn_registers_raise(void) /* setmaxnreg.inc */

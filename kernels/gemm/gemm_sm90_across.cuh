@@ -1,5 +1,5 @@
-/* Forms with weights as the matrix units' M, 64 at a time, and rows as their N: the last tile of an
- * expert costs matrix time by 16 rows, not by 64. The sums lie across: a thread holds neighbouring
+/* The form with weights as the matrix units' M, 64 at a time, and rows as their N: the last tile of
+ * an expert costs matrix time by 16 rows, not by 64. The sums lie across: a thread holds neighbouring
  * rows of one column. And, after both ways to multiply a tile, all tiles of a block. */
 #ifndef WTN_GEMM_SM90_ACROSS_CUH
 #define WTN_GEMM_SM90_ACROSS_CUH
@@ -139,7 +139,7 @@ WTN_DEVICE void finish_across(const gemm_params_t &p, uint32_t column, const uin
 
 /* One tile, of up to n rows. Of those beyond its own, the sums are of what the stages hold there.
  * The instruction's width is part of its name: so each has code of its own, to the end. */
-template <bool bf16, bool up, typename form, uint32_t n = form::across>
+template <bool bf16, bool up, typename form, uint32_t n = form::rows>
 WTN_DEVICE void multiply_across(const gemm_params_t &p, const tile_t &tile, uint32_t next,
                                 ring_t &ring, char *memory)
 {
@@ -163,46 +163,42 @@ WTN_DEVICE void multiply_across(const gemm_params_t &p, const tile_t &tile, uint
 
 /* ---- all tiles of a block ---- */
 
+/* The warpgroups take them in turn. Who is told of the end lets the other know, whose turn it would
+ * be. */
 template <bool bf16, bool up, typename form>
-WTN_DEVICE void multiply_tiles(const gemm_params_t &p, const survey_t &survey, char *memory)
+WTN_DEVICE void multiply_tiles(const gemm_params_t &p, char *memory)
 {
-    constexpr uint32_t turns = form::turns;
+    static_assert(form::turns == 2, "a full form");
 
-    wtn_saddr_t shared = wtn_shared_address(memory);
-    uint32_t    group  = (wtn_warp() - LOADING_WARPS) / 4;
-    uint32_t    row    = form::groups > 1 ? group * 64 : 0;
-    uint32_t    count  = walk_count<form>(survey, p.N);
-    uint32_t    steps  = step_count<form>(p);
-    bool        few    = form::across > 0 && worth_across(survey);
-    ring_t      ring   = {0, 0};
+    uint32_t group = (wtn_warp() - LOADING_WARPS) / 4;
+    uint32_t next  = 2 - group;
+    uint32_t steps = step_count<form>(p);
+    ring_t   ring  = {0, 0};
 
-    if (turns > 1 && group > 0) {
+    if (group > 0) {
         ring_skip(ring, form::stages, steps);
     }
-    for (uint32_t i = turns > 1 ? group : 0; i < count; i += turns) {
-        uint32_t next = turns > 1 && i + 1 < count ? 2 - group : 0;
-        tile_t   tile;
+    for (uint32_t i = group;; i += 2) {
+        tile_t tile;
 
         /* Only who takes the stages in order can tell by parity whether one is full. */
-        if (turns > 1 && i > 0) {
+        if (i > 0) {
             wtn_sync_named(1 + group, 256);
-        }
-        wtn_mbarrier_wait(barrier_full(shared, ring.stage), ring.parity);
-        tile = *tile_slot(memory, i);
-        if (form::groups > 1 && row >= tile.rows) {
-            pass_tile<form>(p, shared, ring);
-            continue;
-        }
-        if (form::across == form::rows || (few && tile.rows <= form::across)) {
-            if constexpr (form::across > 0) {
-                multiply_across<bf16, up, form>(p, tile, next, ring, memory);
+            if (told_slot(memory, i - 1)->end) {
+                break;
             }
-        } else if constexpr (form::across < form::rows) {
-            multiply_along<bf16, up, form>(p, tile, row, next, ring, memory);
         }
-        if (turns > 1) {
-            ring_skip(ring, form::stages, steps);
+        tile = told_wait(memory, i);
+        if (tile.end) {
+            wtn_arrive_named(next, 256);
+            break;
         }
+        if constexpr (form::across) {
+            multiply_across<bf16, up, form>(p, tile, next, ring, memory);
+        } else {
+            multiply_along<bf16, up, form>(p, tile, next, ring, memory);
+        }
+        ring_skip(ring, form::stages, steps);
     }
     wtn_bulk_wait_read(); /* before this memory is another block's */
 }

@@ -25,9 +25,9 @@
 WTN_DEVICE uint32_t form_releases(uint32_t kind)
 {
     switch (kind) {
-#define FORM_CASE(name, text, rows, columns, atoms, stages, pair, groups, turns, across) \
-    case FORM_##name:                                                                    \
-        return pair * groups * 4;
+#define FORM_CASE(name, text, rows, columns, atoms, stages, pair, turns, across) \
+    case FORM_##name:                                                            \
+        return pair * 4;
         WTN_FORM_LIST(FORM_CASE)
 #undef FORM_CASE
     default:
@@ -70,15 +70,14 @@ template <bool gathers> WTN_DEVICE constexpr bool form_known(uint32_t kind)
     }
 }
 
-/* Registers of a thread that loads and of one that multiplies. LONG holds 192 sums; to gather takes
- * more than to load rows side by side. */
-template <bool gathers> struct registers {
-    static constexpr int loading     = gathers ? 56 : 40;
-    static constexpr int multiplying = gathers ? 224 : 232;
+/* Registers of a thread that loads and of one that multiplies: LONG holds 192 sums. */
+#define LOADING_REGISTERS     56
+#define MULTIPLYING_REGISTERS 224
 
-    /* What the block is launched with: it gets no more. */
-    static_assert(loading * LOADING_WARPS + multiplying * 8 <= 168 * (LOADING_WARPS + 8), "");
-};
+/* What the block is launched with: it gets no more. */
+static_assert(LOADING_REGISTERS * LOADING_WARPS + MULTIPLYING_REGISTERS * 8 <=
+                  168 * (LOADING_WARPS + 8),
+              "");
 
 #endif
 
@@ -94,13 +93,14 @@ full_kernel(WTN_PARAMS(gemm_params_t, p))
     wait_before_survey<up>();
     survey = survey_take(p.row_begin, p.expert_count, (uint32_t *)(memory + TURN_AT));
     if (!form_known<gathers>(kind)) {
-        kind = full_choose<gathers>(survey, p.N, p.K, p.few_rows);
+        kind = full_choose<gathers>(survey, p.N, p.few_rows);
     }
+    init_passed(wtn_shared_address(memory));
     init_barriers(wtn_shared_address(memory), form_releases(kind));
     wtn_sync_cluster();
     wait_after_survey<up>();
     if (wtn_warp() < LOADING_WARPS) {
-        wtn_registers_lower<registers<gathers>::loading>();
+        wtn_registers_lower<LOADING_REGISTERS>();
         switch (kind) {
 #define FORM_CASE(name, text, ...)                               \
     case FORM_##name:                                            \
@@ -114,12 +114,12 @@ full_kernel(WTN_PARAMS(gemm_params_t, p))
             break;
         }
     } else {
-        wtn_registers_raise<registers<gathers>::multiplying>();
+        wtn_registers_raise<MULTIPLYING_REGISTERS>();
         switch (kind) {
 #define FORM_CASE(name, text, ...)                                          \
     case FORM_##name:                                                       \
         if constexpr (form_known<gathers>(FORM_##name)) {                   \
-            multiply_tiles<bf16, up, form<__VA_ARGS__>>(p, survey, memory); \
+            multiply_tiles<bf16, up, form<__VA_ARGS__>>(p, memory);         \
         }                                                                   \
         break;
             WTN_FORM_FULL_LIST(FORM_CASE)
@@ -142,7 +142,7 @@ typedef CUresult (*encode_t)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, voi
                              CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
 
 typedef struct matrix_maps {
-    wtn_tensor_map_t wide, narrow, slim;
+    wtn_tensor_map_t narrow, slim;
 } matrix_maps_t;
 
 typedef struct sm90_state {
@@ -190,7 +190,6 @@ static witan_status_t encode_weights(encode_t encode, matrix_maps_t *maps,
         return WTN_ERROR(WITAN_E_UNSUPPORTED, "sm_90a: %lld rows of weights, at most %d",
                          (long long)rows, INT32_MAX);
     }
-    WTN_TRY(encode_map(encode, &maps->wide, w->dtype, w->w, rows, w->K, w->K * 2, BROADEST));
     WTN_TRY(encode_map(encode, &maps->narrow, w->dtype, w->w, rows, w->K, w->K * 2, NARROW));
     WTN_TRY(encode_map(encode, &maps->slim, w->dtype, w->w, rows, w->K, w->K * 2, SLIM));
 fail:
@@ -242,13 +241,13 @@ static gemm_params_t params_of(const sm90_state_t *state, const wtn_cuda_gemm_ar
     const matrix_maps_t      *maps = up ? &state->up : &state->down;
     gemm_params_t             p    = {};
 
-    p.w_wide       = maps->wide;
     p.w_narrow     = maps->narrow;
     p.w_slim       = maps->slim;
     p.a            = (const char *)args->a;
     p.a_index      = args->a_index;
     p.a_stride     = (uint32_t)(args->a_stride * 2);
     p.row_begin    = args->row_begin;
+    p.tickets      = args->counters + (up ? 0 : 1);
     p.bias         = w->bias;
     p.out          = (char *)args->out;
     p.out_index    = args->out_index;
@@ -360,6 +359,7 @@ static witan_status_t sm90_pair(void *state, const wtn_cuda_gemm_args_t *up,
     p.up                = params_of((const sm90_state_t *)state, up);
     p.down              = params_of((const sm90_state_t *)state, down);
     p.counters          = up->counters;
+    p.tickets           = up->counters + up->weights->expert_count;
     launch.name         = "gemm sm_90a up, down";
     launch.stream       = up->stream;
     launch.blocks       = block_count(up);

@@ -12,24 +12,28 @@
 #define GATHERING_WARPS 2u
 #define FULL_THREADS    ((LOADING_WARPS + 8) * 32)
 #define STAGES_MAX      10u
-#define TILES_MAX       16u  /* more than stages and one: tiles told and not yet begun */
 #define ATOM            64u  /* columns of K in a swizzled row */
 #define ATOM_BYTES      128u /* of such a row */
-#define BROADEST        128u /* rows of the largest box of weights, */
-#define NARROW          64u  /* of a small one, */
-#define SLIM            32u  /* of the smallest */
+#define NARROW          64u  /* rows of a box of weights, */
+#define SLIM            32u  /* of a small one */
 #define FEW_ROWS        8u   /* rows of a small box of A */
 #define MANY_ROWS       64u
-#define TILES_AT        (3 * STAGES_MAX * 8 + 16)
 
-static_assert(TILES_AT % 32 == 0 && TILES_AT + TILES_MAX * 32 <= TURN_AT, "before the ring");
+/* Tiles told and not yet begun are no more than stages and two. Numbers passed on to the second
+ * block of a pair wait in two places. */
+#define TOLD_MAX   12u
+#define TOLD_AT    (3 * STAGES_MAX * 8 + 16)                      /* tile_t of each */
+#define HEARD_AT   (TOLD_AT + TOLD_MAX * (uint32_t)sizeof(tile_t)) /* its barrier */
+#define PASSED_MAX 2u
+#define PASSED_AT  (HEARD_AT + TOLD_MAX * 8) /* barriers passed, barriers taken, numbers */
 
 typedef struct gemm_params {
-    wtn_tensor_map_t   w_wide, w_narrow, w_slim; /* of [E * N][K]; of so many rows */
-    wtn_tensor_map_t   a_many, a_few;            /* of A; boxes of MANY_ROWS and FEW_ROWS rows */
+    wtn_tensor_map_t   w_narrow, w_slim; /* of [E * N][K]; boxes of so many rows */
+    wtn_tensor_map_t   a_many, a_few;    /* of A; boxes of MANY_ROWS and FEW_ROWS rows */
     const char        *a;
     const int64_t     *a_index;
     const int64_t     *row_begin;
+    uint32_t          *tickets; /* 0 when the kernel begins */
     const float       *bias;
     char              *out;
     const int64_t     *out_index;
@@ -46,6 +50,9 @@ typedef struct gemm_params {
 } gemm_params_t;
 
 #if WTN_HAS_SM90A
+
+static_assert(TOLD_MAX >= STAGES_MAX + 2, "a slot is free when it is wanted");
+static_assert(HEARD_AT % 8 == 0 && PASSED_AT + PASSED_MAX * 20 <= TURN_AT, "before the ring");
 
 typedef struct ring { /* a stage of the ring, and which time round */
     uint32_t stage, parity;
@@ -77,6 +84,26 @@ WTN_DEVICE wtn_saddr_t barrier_landed(wtn_saddr_t shared, uint32_t stage)
 {
     return shared + (2 * STAGES_MAX + stage) * 8;
 }
+/* The block's tile of this number, as warp 0 tells it to the others. */
+WTN_DEVICE wtn_saddr_t barrier_told(wtn_saddr_t shared, uint32_t number)
+{
+    return shared + HEARD_AT + number % TOLD_MAX * 8;
+}
+WTN_DEVICE tile_t *told_slot(char *memory, uint32_t number)
+{
+    return (tile_t *)(memory + TOLD_AT) + number % TOLD_MAX;
+}
+WTN_DEVICE tile_t told_wait(char *memory, uint32_t number) /* all lanes, or one */
+{
+    wtn_mbarrier_wait(barrier_told(wtn_shared_address(memory), number), number / TOLD_MAX % 2);
+    return *told_slot(memory, number);
+}
+WTN_DEVICE void tell(char *memory, uint32_t number, const tile_t &tile)
+{
+    *told_slot(memory, number) = tile;
+    wtn_mbarrier_arrive(barrier_told(wtn_shared_address(memory), number));
+}
+
 /* A stage is full when told of by who brings weights and by who brings rows; empty when all warps
  * have released it that multiply what is in it. */
 WTN_DEVICE void init_barriers(wtn_saddr_t shared, uint32_t releases)
@@ -87,16 +114,13 @@ WTN_DEVICE void init_barriers(wtn_saddr_t shared, uint32_t releases)
             wtn_mbarrier_init(barrier_empty(shared, i), releases);
             wtn_mbarrier_init(barrier_landed(shared, i), GATHERING_WARPS * 32);
         }
+        for (uint32_t i = 0; i < TOLD_MAX; i++) {
+            wtn_mbarrier_init(barrier_told(shared, i), 1);
+        }
         wtn_mbarrier_fence_init();
     }
 }
 
-static_assert(sizeof(tile_t) <= 32, "a slot");
-
-WTN_DEVICE tile_t *tile_slot(char *memory, uint32_t number)
-{
-    return (tile_t *)(memory + TILES_AT + number % TILES_MAX * 32);
-}
 template <typename form> WTN_DEVICE wtn_saddr_t stage_at(wtn_saddr_t shared, uint32_t stage)
 {
     return shared + form::ring_at + stage * form::stage_bytes;
@@ -112,12 +136,10 @@ template <typename form> WTN_DEVICE uint32_t step_count(const gemm_params_t &p)
 
 /* ---- by the copy engine: weights by warp 0, rows that lie side by side by warp 1 ---- */
 
-/* Boxes of weights a step: as few as can be, as each costs the loading lane more than 100 cycles.
- * Those wholly beyond the expert's columns are left out, as those of A beyond the tile's rows: the
- * stage then holds there what it held before. */
+/* Boxes of weights a step. Those wholly beyond the tile's columns are left out, as those of A beyond
+ * its rows: the stage then holds there what it held before. */
 template <typename form> struct boxes {
-    static constexpr bool     wide = form::groups > 1; /* the forms with a map of their own */
-    static constexpr uint32_t rows = wide ? BROADEST : form::columns < NARROW ? SLIM : NARROW;
+    static constexpr uint32_t rows = form::columns < NARROW ? SLIM : NARROW;
     static constexpr uint32_t most = form::columns / rows;
 
     /* Weights that few other tiles need leave the L2 cache before rows, h, instructions and row
@@ -125,53 +147,81 @@ template <typename form> struct boxes {
     static constexpr bool once = form::columns <= 128 && form::pair == 1;
 };
 
-/* One lane brings one tile's steps. */
+/* A stage's weights. One lane. */
+template <typename form>
+WTN_DEVICE void bring_weights(const wtn_tensor_map_t *map, bool shares, uint32_t rank, int32_t x,
+                              int32_t y, uint32_t count, wtn_saddr_t at, wtn_saddr_t full)
+{
+    typedef boxes<form> box;
+
+    wtn_mbarrier_expect(full, count * box::rows * form::atoms * ATOM_BYTES);
+#pragma unroll
+    for (uint32_t atom = 0; atom < form::atoms; atom++) {
+#pragma unroll
+        for (uint32_t i = 0; i < box::most; i++) {
+            wtn_saddr_t to = at + (atom * form::columns + i * box::rows) * ATOM_BYTES;
+
+            if (i >= count) {
+                continue;
+            }
+            if (!shares) {
+                if (box::once) {
+                    wtn_tensor_load_once(to, map, x, y + (int32_t)(i * box::rows), full);
+                } else {
+                    wtn_tensor_load(to, map, x, y + (int32_t)(i * box::rows), full);
+                }
+            } else if (i % form::pair == rank) { /* the other block brings the others to both */
+                wtn_tensor_load_multicast(to, map, x, y + (int32_t)(i * box::rows), full, 3);
+            }
+        }
+        x += (int32_t)ATOM;
+    }
+}
+
+/* The warp brings a tile's steps from `first` to before `last`. All lanes wait: the compiler then
+ * knows that they go together. */
 template <typename form>
 WTN_DEVICE void load_weights(const gemm_params_t &p, const tile_t &tile, uint32_t rank,
-                             wtn_saddr_t shared, ring_t &ring)
+                             uint32_t first, uint32_t last, wtn_saddr_t shared, ring_t &ring)
 {
     typedef boxes<form>     box;
-    const wtn_tensor_map_t *map  = box::wide             ? &p.w_wide
-                                   : box::rows == NARROW ? &p.w_narrow
-                                                         : &p.w_slim;
-    uint32_t                left = p.N - tile.column;
-    uint32_t count = divide_up(left < form::columns ? left : form::columns, box::rows);
-    uint32_t bytes = count * box::rows * form::atoms * ATOM_BYTES;
-    uint32_t steps = step_count<form>(p);
-    int32_t  y     = (int32_t)(tile.expert * p.N + tile.column);
-    int32_t  x     = 0;
+    const wtn_tensor_map_t *map   = box::rows == NARROW ? &p.w_narrow : &p.w_slim;
+    uint32_t                count = divide_up(tile.columns, box::rows);
+    int32_t                 y     = (int32_t)(tile.expert * p.N + tile.column);
 
-    for (uint32_t step = 0; step < steps; step++) {
-        wtn_saddr_t full = barrier_full(shared, ring.stage);
-        wtn_saddr_t at = stage_at<form>(shared, ring.stage) + form::rows * form::atoms * ATOM_BYTES;
-
+    for (uint32_t step = first; step < last; step++) {
         wtn_mbarrier_wait(barrier_empty(shared, ring.stage), ring.parity);
-        wtn_mbarrier_expect(full, bytes);
-#pragma unroll
-        for (uint32_t atom = 0; atom < form::atoms; atom++) {
-#pragma unroll
-            for (uint32_t i = 0; i < box::most; i++) {
-                wtn_saddr_t to = at + (atom * form::columns + i * box::rows) * ATOM_BYTES;
-
-                if (i >= count) {
-                    continue;
-                }
-                if (!tile.shares) {
-                    if (box::once) {
-                        wtn_tensor_load_once(to, map, x, y + (int32_t)(i * box::rows), full);
-                    } else {
-                        wtn_tensor_load(to, map, x, y + (int32_t)(i * box::rows), full);
-                    }
-                } else if (i % form::pair == rank) { /* the other block brings the others to both */
-                    wtn_tensor_load_multicast(to, map, x, y + (int32_t)(i * box::rows), full, 3);
-                }
-            }
-            x += (int32_t)ATOM;
+        if (wtn_elect()) {
+            bring_weights<form>(
+                map, tile.shares, rank, (int32_t)(step * form::atoms * ATOM), y, count,
+                stage_at<form>(shared, ring.stage) + form::rows * form::atoms * ATOM_BYTES,
+                barrier_full(shared, ring.stage));
         }
+        wtn_sync_warp();
         ring_next(ring, form::stages);
     }
 }
 
+/* A stage's rows. One lane. */
+template <typename form>
+WTN_DEVICE void bring_rows(const wtn_tensor_map_t *map, uint32_t rows, int32_t x, int32_t y,
+                           uint32_t count, wtn_saddr_t at, wtn_saddr_t full)
+{
+    wtn_mbarrier_expect(full, count * rows * form::atoms * ATOM_BYTES);
+#pragma unroll
+    for (uint32_t atom = 0; atom < form::atoms; atom++) {
+#pragma unroll
+        for (uint32_t i = 0; i < 2; i++) {
+            if (i < count) {
+                wtn_tensor_load(at + (atom * form::rows + i * rows) * ATOM_BYTES, map, x,
+                                y + (int32_t)(i * rows), full);
+            }
+        }
+        x += (int32_t)ATOM;
+    }
+}
+
+/* The same for rows that lie side by side. */
 template <typename form>
 WTN_DEVICE void load_rows(const gemm_params_t &p, const tile_t &tile, wtn_saddr_t shared,
                           ring_t &ring)
@@ -179,63 +229,165 @@ WTN_DEVICE void load_rows(const gemm_params_t &p, const tile_t &tile, wtn_saddr_
     bool     few   = form::rows <= MANY_ROWS && tile.rows <= 2 * FEW_ROWS;
     uint32_t rows  = few ? FEW_ROWS : MANY_ROWS;
     uint32_t count = divide_up(tile.rows, rows);
-    uint32_t bytes = count * rows * form::atoms * ATOM_BYTES;
     uint32_t steps = step_count<form>(p);
-    int32_t  y     = (int32_t)tile.row;
-    int32_t  x     = 0;
 
     for (uint32_t step = 0; step < steps; step++) {
-        wtn_saddr_t full = barrier_full(shared, ring.stage);
-        wtn_saddr_t at   = stage_at<form>(shared, ring.stage);
-
         wtn_mbarrier_wait(barrier_empty(shared, ring.stage), ring.parity);
-        wtn_mbarrier_expect(full, bytes);
-#pragma unroll
-        for (uint32_t atom = 0; atom < form::atoms; atom++) {
-#pragma unroll
-            for (uint32_t i = 0; i < 2; i++) {
-                if (i < count) {
-                    wtn_tensor_load(at + (atom * form::rows + i * rows) * ATOM_BYTES,
-                                    few ? &p.a_few : &p.a_many, x, y + (int32_t)(i * rows), full);
-                }
-            }
-            x += (int32_t)ATOM;
+        if (wtn_elect()) {
+            bring_rows<form>(few ? &p.a_few : &p.a_many, rows,
+                             (int32_t)(step * form::atoms * ATOM), (int32_t)tile.row, count,
+                             stage_at<form>(shared, ring.stage), barrier_full(shared, ring.stage));
         }
+        wtn_sync_warp();
         ring_next(ring, form::stages);
     }
 }
 
-/* All lanes walk, one loads. The multiplying warps are told of each tile, which they see when they
- * see its first stage full. */
-template <typename form, bool weights>
-WTN_DEVICE void load_tiles(const gemm_params_t &p, const survey_t &survey, uint32_t count,
-                           char *memory)
+/* Ask for the number of a unit; lane 0 has it when it comes. */
+WTN_DEVICE uint32_t take_ticket(uint32_t *tickets)
+{
+    return wtn_lane() == 0 ? wtn_count_device(tickets) : 0;
+}
+
+/* Which units a crew does. The first block of a pair takes tickets and passes their numbers on. */
+typedef struct taker {
+    walk_t   walk;
+    uint32_t number, count, rank;
+    ring_t   passed; /* place for the next number */
+} taker_t;
+
+WTN_DEVICE wtn_saddr_t barrier_passed(wtn_saddr_t shared, uint32_t place)
+{
+    return shared + PASSED_AT + place * 8;
+}
+WTN_DEVICE wtn_saddr_t barrier_taken(wtn_saddr_t shared, uint32_t place)
+{
+    return shared + PASSED_AT + (PASSED_MAX + place) * 8;
+}
+#define PASSED_NUMBERS (PASSED_AT + 2 * PASSED_MAX * 8)
+
+WTN_DEVICE void init_passed(wtn_saddr_t shared)
+{
+    if (wtn_thread() == 0) {
+        for (uint32_t i = 0; i < PASSED_MAX; i++) {
+            wtn_mbarrier_init(barrier_passed(shared, i), 1);
+            wtn_mbarrier_init(barrier_taken(shared, i), 1);
+        }
+    }
+}
+
+/* The number to the second block of the pair. */
+WTN_DEVICE void pass_number(taker_t &taker, wtn_saddr_t shared)
+{
+    uint32_t place = taker.passed.stage;
+
+    wtn_mbarrier_wait(barrier_taken(shared, place), taker.passed.parity ^ 1);
+    if (wtn_elect()) {
+        wtn_store_cluster(shared + PASSED_NUMBERS + place * 4, taker.number,
+                          barrier_passed(shared, place), 1);
+    }
+    wtn_sync_warp();
+    ring_next(taker.passed, PASSED_MAX);
+}
+WTN_DEVICE void receive_number(taker_t &taker, char *memory)
+{
+    uint32_t    place  = taker.passed.stage;
+    wtn_saddr_t shared = wtn_shared_address(memory);
+
+    if (wtn_elect()) {
+        wtn_mbarrier_expect(barrier_passed(shared, place), 4);
+    }
+    wtn_sync_warp();
+    wtn_mbarrier_wait(barrier_passed(shared, place), taker.passed.parity);
+    taker.number = *(const uint32_t *)(memory + PASSED_NUMBERS + place * 4);
+    wtn_sync_warp();
+    if (wtn_elect()) {
+        wtn_mbarrier_arrive_cluster(barrier_taken(shared, place), 0);
+    }
+    ring_next(taker.passed, PASSED_MAX);
+}
+
+/* This block's tile of the taker's number. All lanes. */
+template <typename form> WTN_DEVICE tile_t taker_find(taker_t &taker)
+{
+    tile_t tile = {};
+
+    if (taker.number < taker.count) {
+        return walk_find<form>(taker.walk, taker.number, taker.rank);
+    }
+    tile.end = true;
+    return tile;
+}
+
+/* The first tile: of the crew's own number. */
+template <typename form>
+WTN_DEVICE tile_t taker_begin(const gemm_params_t &p, const survey_t &survey, taker_t &taker)
+{
+    taker.walk   = walk_of<form>(p, survey);
+    taker.count  = unit_count<form>(survey, taker.walk);
+    taker.rank   = form::pair > 1 ? wtn_cluster_rank() : 0;
+    taker.number = wtn_block() / form::pair;
+    taker.passed = {0, 0};
+    return taker_find<form>(taker);
+}
+
+/* The tile after: of a ticket or, in the second block of a pair, of the number passed on. Both look
+ * for theirs at the same time. */
+template <typename form> WTN_DEVICE tile_t taker_next(uint32_t ticket, taker_t &taker, char *memory)
+{
+    if (form::pair > 1 && taker.rank > 0) {
+        receive_number(taker, memory);
+    } else {
+        taker.number = crew_count<form>() + wtn_shuffle(ticket, 0);
+        if (form::pair > 1) {
+            pass_number(taker, wtn_shared_address(memory));
+        }
+    }
+    return taker_find<form>(taker);
+}
+
+/* Warp 0: all lanes find tiles, one loads. The next tile is asked for, found and told while the
+ * first steps of one are on their way. */
+template <typename form>
+WTN_DEVICE void load_tiles(const gemm_params_t &p, const survey_t &survey, char *memory)
 {
     wtn_saddr_t shared = wtn_shared_address(memory);
-    uint32_t    rank   = wtn_cluster_rank();
     uint32_t    steps  = step_count<form>(p);
-    walk_t      walk   = walk_of<form>(p, survey);
     ring_t      ring   = {0, 1};
-    uint32_t    first  = walk_first<form>();
+    taker_t     taker;
+    tile_t      tile = taker_begin<form>(p, survey, taker);
 
-    for (uint32_t i = 0; i < count; i++) {
-        tile_t tile = walk_find<form>(walk, first + i * walk_step<form>(), rank);
+    if (wtn_elect()) {
+        tell(memory, 0, tile);
+    }
+    for (uint32_t i = 1; !tile.end; i++) {
+        uint32_t ticket = taker.rank == 0 ? take_ticket(p.tickets) : 0;
+        tile_t   next;
 
+        load_weights<form>(p, tile, taker.rank, 0, 1, shared, ring);
+        next = taker_next<form>(ticket, taker, memory);
         if (wtn_elect()) {
-            ring_t next = ring;
-
-            if (weights) {
-                *tile_slot(memory, i) = tile;
-                load_weights<form>(p, tile, rank, shared, next);
-            } else {
-                if (i == 0) { /* down: h */
-                    wtn_grid_wait();
-                }
-                load_rows<form>(p, tile, shared, next);
-            }
+            tell(memory, i, next);
         }
         wtn_sync_warp();
-        ring_skip(ring, form::stages, steps);
+        load_weights<form>(p, tile, taker.rank, 1, steps, shared, ring);
+        tile = next;
+    }
+}
+
+/* Warp 1. */
+template <typename form> WTN_DEVICE void load_rows_of_tiles(const gemm_params_t &p, char *memory)
+{
+    ring_t ring = {0, 1};
+
+    wtn_grid_wait(); /* down: h */
+    for (uint32_t i = 0;; i++) {
+        tile_t tile = told_wait(memory, i);
+
+        if (tile.end) {
+            break;
+        }
+        load_rows<form>(p, tile, wtn_shared_address(memory), ring);
     }
 }
 
@@ -288,7 +440,7 @@ WTN_DEVICE void gather_tile(const gemm_params_t &p, const tile_t &tile, wtn_sadd
     for (uint32_t i = 0; i < passes; i++) {
         uint32_t r = first + i * GATHER_ROWS;
 
-        row[i] = (uint32_t)tile.row + (r < last ? r : last);
+        row[i] = tile.row + (r < last ? r : last);
     }
     if (p.a_index != NULL) { /* all asked for before one is awaited */
 #pragma unroll
@@ -316,51 +468,56 @@ WTN_DEVICE void gather_tile(const gemm_params_t &p, const tile_t &tile, wtn_sadd
     }
 }
 
-template <typename form>
-WTN_DEVICE void gather_tiles(const gemm_params_t &p, const survey_t &survey, uint32_t count,
-                             wtn_saddr_t shared)
+template <typename form> WTN_DEVICE void gather_tiles(const gemm_params_t &p, char *memory)
 {
-    uint32_t rank  = wtn_cluster_rank();
-    uint32_t first = walk_first<form>();
-    walk_t   walk  = walk_of<form>(p, survey);
-    ring_t   ring  = {0, 1};
+    ring_t ring = {0, 1};
 
-    for (uint32_t i = 0; i < count; i++) {
-        tile_t tile = walk_find<form>(walk, first + i * walk_step<form>(), rank);
+    wtn_grid_wait();
+    for (uint32_t i = 0;; i++) {
+        tile_t tile = told_wait(memory, i);
 
-        if (i == 0) {
-            wtn_grid_wait();
+        if (tile.end) {
+            break;
         }
-        gather_tile<form>(p, tile, shared, ring);
+        gather_tile<form>(p, tile, wtn_shared_address(memory), ring);
     }
 }
 
 /* Copies by cp.async belong to the generic proxy: one lane sees them land and fences for all. In
  * the gathering warps the fence would wait for the copies of later stages, too. */
-template <typename form> WTN_DEVICE void hand_over(uint64_t steps, wtn_saddr_t shared, ring_t &ring)
+template <typename form> WTN_DEVICE void hand_over(uint32_t steps, wtn_saddr_t shared, ring_t &ring)
 {
-    for (uint64_t left = steps; left > 0; left--) {
+    for (uint32_t left = steps; left > 0; left--) {
         wtn_mbarrier_wait(barrier_landed(shared, ring.stage), ring.parity);
-        wtn_fence_async();
-        wtn_mbarrier_arrive(barrier_full(shared, ring.stage));
+        if (wtn_elect()) {
+            wtn_fence_async();
+            wtn_mbarrier_arrive(barrier_full(shared, ring.stage));
+        }
+        wtn_sync_warp();
         ring_next(ring, form::stages);
+    }
+}
+
+template <typename form> WTN_DEVICE void hand_over_tiles(const gemm_params_t &p, char *memory)
+{
+    ring_t ring = {0, 0};
+
+    for (uint32_t i = 0; !told_wait(memory, i).end; i++) {
+        hand_over<form>(step_count<form>(p), wtn_shared_address(memory), ring);
     }
 }
 
 template <typename form, bool gathers>
 WTN_DEVICE void load(const gemm_params_t &p, const survey_t &survey, char *memory)
 {
-    uint32_t count = walk_count<form>(survey, p.N);
-    ring_t   ring  = {0, 0};
-
     if (wtn_warp() == 0) {
-        load_tiles<form, true>(p, survey, count, memory);
+        load_tiles<form>(p, survey, memory);
     } else if (!gathers && wtn_warp() == 1) {
-        load_tiles<form, false>(p, survey, count, memory);
+        load_rows_of_tiles<form>(p, memory);
     } else if (gathers && wtn_warp() <= GATHERING_WARPS) {
-        gather_tiles<form>(p, survey, count, wtn_shared_address(memory));
-    } else if (gathers && wtn_elect()) {
-        hand_over<form>((uint64_t)count * step_count<form>(p), wtn_shared_address(memory), ring);
+        gather_tiles<form>(p, memory);
+    } else if (gathers) {
+        hand_over_tiles<form>(p, memory);
     }
     wtn_sync_warp();
 }

@@ -20,12 +20,6 @@ template <typename form> WTN_DEVICE void stage_release(wtn_saddr_t shared, uint3
     }
 }
 
-/* How a tile falls to warpgroups: blocks of 64 rows for each. */
-template <typename form> struct share {
-    static constexpr uint32_t blocks = (form::rows + 63) / 64 / form::groups;
-    static constexpr uint32_t count  = form::columns / 2; /* numbers of a block in a thread */
-};
-
 /* Queue a stage's products: `blocks` times 64 rows of one operand, which lie from a_at on in the
  * stage, with those of the other, from b_at on. An atom of each has a_rows and b_rows. */
 template <bool bf16, typename form, uint32_t a_rows, uint32_t b_rows, bool first, uint32_t blocks,
@@ -86,17 +80,6 @@ WTN_DEVICE void multiply_tile(const gemm_params_t &p, wtn_saddr_t shared, uint32
         wtn_wgmma_hold(d[m]);
     }
     stage_release<form>(shared, before);
-}
-
-/* A tile of which this warpgroup has no rows: only let its stages go. */
-template <typename form>
-WTN_DEVICE void pass_tile(const gemm_params_t &p, wtn_saddr_t shared, ring_t &ring)
-{
-    for (uint32_t left = step_count<form>(p); left > 0; left--) {
-        wtn_mbarrier_wait(barrier_full(shared, ring.stage), ring.parity);
-        stage_release<form>(shared, ring.stage);
-        ring_next(ring, form::stages);
-    }
 }
 
 /* ---- what becomes of the sums ---- */
@@ -296,30 +279,52 @@ WTN_DEVICE void finish_block(const gemm_params_t &p, const tile_t &tile, uint32_
     }
 }
 
-/* One tile, of which this warpgroup has the rows from `row` on. */
-template <bool bf16, bool up, typename form>
-WTN_DEVICE void multiply_along(const gemm_params_t &p, const tile_t &tile, uint32_t row,
-                               uint32_t next, ring_t &ring, char *memory)
+/* One tile of up to `blocks` times 64 rows and so many columns. */
+template <bool bf16, bool up, typename form, uint32_t blocks, uint32_t columns>
+WTN_DEVICE void multiply_part(const gemm_params_t &p, const tile_t &tile, uint32_t next,
+                              ring_t &ring, char *memory)
 {
     uint32_t warp = wtn_warp() - LOADING_WARPS;
     char    *turn = memory + TURN_AT + warp * form::turn_bytes;
-    uint32_t to[share<form>::blocks];
-    float    d[share<form>::blocks][share<form>::count];
+    uint32_t to[blocks];
+    float    d[blocks][columns / 2];
 
 #pragma unroll
-    for (uint32_t m = 0; m < share<form>::blocks; m++) {
-        to[m] = row_out(p, tile, row + m * 64 + warp % 4 * 16);
+    for (uint32_t m = 0; m < blocks; m++) {
+        to[m] = row_out(p, tile, m * 64 + warp % 4 * 16);
     }
-    multiply_tile<bf16, form, form::rows, form::columns>(p, wtn_shared_address(memory),
-                                                         row * ATOM_BYTES,
-                                                         form::rows * form::atoms * ATOM_BYTES,
-                                                         ring, next, d);
+    multiply_tile<bf16, form, form::rows, form::columns>(
+        p, wtn_shared_address(memory), 0, form::rows * form::atoms * ATOM_BYTES, ring, next, d);
 #pragma unroll
-    for (uint32_t m = 0; m < share<form>::blocks; m++) {
+    for (uint32_t m = 0; m < blocks; m++) {
         if (form::rows > 64 || warp % 4 * 16 < tile.rows) {
             finish_block<bf16, up, form>(p, tile, to[m], turn, d[m]);
         }
     }
+}
+
+/* One tile. Narrow ones and those of few rows have code of their own, where the form cuts such. */
+template <bool bf16, bool up, typename form>
+WTN_DEVICE void multiply_along(const gemm_params_t &p, const tile_t &tile, uint32_t next,
+                               ring_t &ring, char *memory)
+{
+    constexpr uint32_t blocks = (form::rows + 63) / 64;
+
+    if constexpr (form::narrow > 0) {
+        if (tile.rows <= 64 && tile.columns <= form::narrow) {
+            multiply_part<bf16, up, form, 1, form::narrow>(p, tile, next, ring, memory);
+            return;
+        }
+        if (tile.rows <= 64) {
+            multiply_part<bf16, up, form, 1, form::columns>(p, tile, next, ring, memory);
+            return;
+        }
+        if (tile.columns <= form::narrow) {
+            multiply_part<bf16, up, form, blocks, form::narrow>(p, tile, next, ring, memory);
+            return;
+        }
+    }
+    multiply_part<bf16, up, form, blocks, form::columns>(p, tile, next, ring, memory);
 }
 
 #endif

@@ -20,48 +20,16 @@
 
 typedef struct pair_params {
     gemm_params_t up, down;
-    uint32_t     *counters; /* [E] tiles of an expert's h that are stored, and tiles taken */
+    uint32_t     *counters; /* [E] tiles of an expert's h that are stored */
+    uint32_t     *tickets;
 } pair_params_t;
 
 #if WTN_HAS_SM90A
 
-typedef enum told_kind { TOLD_UP, TOLD_DOWN, TOLD_END } told_kind_t;
+/* Two barriers full, two empty, two experts. */
+#define STORED_AT (HEARD_AT + TOLD_MAX * 8)
 
-/* A tile as warp 0 tells it. */
-typedef struct told {
-    uint32_t row, rows, expert, column;
-    uint32_t kind;
-    uint32_t awaited; /* tiles of the expert's h */
-} told_t;
-
-/* Tiles told and not yet begun are no more than stages and one. */
-#define TOLD_MAX  12u
-#define TOLD_AT   TILES_AT                                        /* told_t of each */
-#define HEARD_AT  (TOLD_AT + TOLD_MAX * (uint32_t)sizeof(told_t)) /* its barrier */
-#define STORED_AT (HEARD_AT + TOLD_MAX * 8) /* two barriers full, two empty, two experts */
-
-static_assert(TOLD_MAX > STAGES_MAX + 1, "a slot is free when it is wanted");
-static_assert(HEARD_AT % 8 == 0 && STORED_AT + 5 * 8 <= TURN_AT, "before the row counts");
-
-WTN_DEVICE wtn_saddr_t barrier_told(wtn_saddr_t shared, uint32_t number)
-{
-    return shared + HEARD_AT + number % TOLD_MAX * 8;
-}
-WTN_DEVICE told_t *told_slot(char *memory, uint32_t number)
-{
-    return (told_t *)(memory + TOLD_AT) + number % TOLD_MAX;
-}
-/* The block's tile of this number; all lanes, or one. */
-WTN_DEVICE told_t told_wait(char *memory, uint32_t number)
-{
-    wtn_mbarrier_wait(barrier_told(wtn_shared_address(memory), number), number / TOLD_MAX % 2);
-    return *told_slot(memory, number);
-}
-WTN_DEVICE void tell(char *memory, uint32_t number, const told_t &told)
-{
-    *told_slot(memory, number) = told;
-    wtn_mbarrier_arrive(barrier_told(wtn_shared_address(memory), number));
-}
+static_assert(STORED_AT + 5 * 8 <= TURN_AT, "before the row counts");
 
 /* Two places in which the multiplying warps say whose h they have stored a tile of. */
 WTN_DEVICE wtn_saddr_t barrier_stored(wtn_saddr_t shared, uint32_t place)
@@ -81,9 +49,6 @@ WTN_DEVICE uint32_t *stored_slot(char *memory, uint32_t place)
 WTN_DEVICE void pair_barriers(wtn_saddr_t shared)
 {
     if (wtn_thread() == 0) {
-        for (uint32_t i = 0; i < TOLD_MAX; i++) {
-            wtn_mbarrier_init(barrier_told(shared, i), 1);
-        }
         for (uint32_t i = 0; i < 2; i++) {
             wtn_mbarrier_init(barrier_stored(shared, i), 4);
             wtn_mbarrier_init(barrier_counted(shared, i), 1);
@@ -92,20 +57,9 @@ WTN_DEVICE void pair_barriers(wtn_saddr_t shared)
     init_barriers(shared, 4);
 }
 
-WTN_DEVICE tile_t told_tile(const told_t &told)
+template <typename form> WTN_DEVICE uint32_t pair_steps(const pair_params_t &p, const tile_t &tile)
 {
-    tile_t tile = {};
-
-    tile.row    = told.row;
-    tile.rows   = told.rows;
-    tile.expert = told.expert;
-    tile.column = told.column;
-    return tile;
-}
-
-template <typename form> WTN_DEVICE uint32_t pair_steps(const pair_params_t &p, const told_t &told)
-{
-    return told.kind == TOLD_UP ? step_count<form>(p.up) : step_count<form>(p.down);
+    return tile.down ? step_count<form>(p.down) : step_count<form>(p.up);
 }
 
 /* ---- which tiles ---- */
@@ -128,16 +82,10 @@ WTN_DEVICE uint32_t pair_choose(const pair_params_t &p, const survey_t &s)
     return pair_cost(p, s, 64) <= pair_cost(p, s, 32) ? FORM_STRIP64 : FORM_STRIP32;
 }
 
-/* Ask for the number of a tile; lane 0 has it when it comes. */
-WTN_DEVICE uint32_t take_ticket(const pair_params_t &p)
-{
-    return wtn_lane() == 0 ? wtn_count_device(p.counters + p.up.expert_count) : 0;
-}
-
 /* Tile `index` of one product, which exists and ascends from call to call. Those of an expert
  * follow each other by columns, and where it has more rows, first those of the same columns. */
 template <typename form>
-WTN_DEVICE void pair_find(const pair_params_t &p, walk_t &walk, uint32_t index, told_t &told)
+WTN_DEVICE tile_t pair_find(const pair_params_t &p, walk_t &walk, uint32_t index)
 {
     uint32_t local = walk_window<form>(walk, index);
     tile_t   tile  = walk_expert<form>(walk, local);
@@ -147,28 +95,34 @@ WTN_DEVICE void pair_find(const pair_params_t &p, walk_t &walk, uint32_t index, 
         block = local % count;
         local /= count;
     }
-    told.row     = (uint32_t)tile.row + block * form::rows;
-    told.rows    = tile.rows - block * form::rows;
-    told.rows    = told.rows < form::rows ? told.rows : form::rows;
-    told.expert  = tile.expert;
-    told.column  = local * form::columns;
-    told.awaited = count * divide_up(p.up.N, form::columns);
+    tile.row += block * form::rows;
+    tile.rows -= block * form::rows;
+    tile.rows    = tile.rows < form::rows ? tile.rows : form::rows;
+    tile.column  = local * form::columns;
+    tile.columns = (uint16_t)(form::columns < walk.N - tile.column ? form::columns
+                                                                   : walk.N - tile.column);
+    tile.awaited = count * divide_up(p.up.N, form::columns);
+    return tile;
 }
 
 /* ---- bringing ---- */
 
 /* Tell the tile and bring its weights. */
 template <typename form>
-WTN_DEVICE void pair_bring(const pair_params_t &p, uint32_t number, const told_t &told,
-                           char *memory, ring_t ring)
+WTN_DEVICE void pair_bring(const pair_params_t &p, uint32_t number, const tile_t &tile,
+                           char *memory, ring_t &ring)
 {
     wtn_saddr_t shared = wtn_shared_address(memory);
+    uint32_t    steps  = pair_steps<form>(p, tile);
 
-    tell(memory, number, told);
-    if (told.kind == TOLD_UP) {
-        load_weights<form>(p.up, told_tile(told), 0, shared, ring);
+    if (wtn_elect()) {
+        tell(memory, number, tile);
+    }
+    wtn_sync_warp();
+    if (tile.down) {
+        load_weights<form>(p.down, tile, 0, 0, steps, shared, ring);
     } else {
-        load_weights<form>(p.down, told_tile(told), 0, shared, ring);
+        load_weights<form>(p.up, tile, 0, 0, steps, shared, ring);
     }
 }
 
@@ -181,33 +135,30 @@ WTN_DEVICE void pair_weights(const pair_params_t &p, const survey_t &survey, uin
     uint32_t ups    = blocks * divide_up(p.up.N, form::columns);
     uint32_t all    = ups + blocks * divide_up(p.down.N, form::columns);
     uint32_t before = 0; /* tiles of the other product */
-    told_t   told   = {};
+    tile_t   tile   = {};
     walk_t   walk   = walk_of<form>(p.up, survey);
     ring_t   ring   = {0, 1};
 
-    for (uint32_t i = 0; told.kind != TOLD_END; i++) {
+    for (uint32_t i = 0; !tile.end; i++) {
         uint32_t number = wtn_shuffle(ticket, 0);
 
         if (number < all) {
-            ticket = take_ticket(p);
-            if (number >= ups && told.kind == TOLD_UP) {
-                told.kind = TOLD_DOWN;
-                before    = ups;
-                walk      = walk_of<form>(p.down, survey);
+            ticket = take_ticket(p.tickets);
+            if (number >= ups && before == 0) {
+                before = ups;
+                walk   = walk_of<form>(p.down, survey);
             }
-            pair_find<form>(p, walk, number - before, told);
+            tile      = pair_find<form>(p, walk, number - before);
+            tile.down = number >= ups;
         } else {
-            told.kind = TOLD_END;
+            tile.end = true;
         }
-        if (wtn_elect()) {
-            if (told.kind == TOLD_END) {
-                tell(memory, i, told);
-            } else {
-                pair_bring<form>(p, i, told, memory, ring);
-            }
+        if (!tile.end) {
+            pair_bring<form>(p, i, tile, memory, ring);
+        } else if (wtn_elect()) {
+            tell(memory, i, tile);
         }
         wtn_sync_warp();
-        ring_skip(ring, form::stages, pair_steps<form>(p, told));
     }
 }
 
@@ -218,35 +169,34 @@ template <typename form> WTN_DEVICE void pair_rows(const pair_params_t &p, char 
     ring_t      ring   = {0, 1};
 
     for (uint32_t i = 0;; i++) {
-        told_t told = told_wait(memory, i);
+        tile_t tile = told_wait(memory, i);
 
-        if (told.kind == TOLD_END) {
+        if (tile.end) {
             break;
         }
-        if (told.kind == TOLD_UP) {
-            gather_tile<form>(p.up, told_tile(told), shared, ring);
+        if (!tile.down) {
+            gather_tile<form>(p.up, tile, shared, ring);
             continue;
         }
-        while (wtn_load_acquire_device(p.counters + told.expert) != told.awaited) {
+        while (wtn_load_acquire_device(p.counters + tile.expert) != tile.awaited) {
             wtn_pause(50);
         }
-        gather_tile<form>(p.down, told_tile(told), shared, ring);
+        gather_tile<form>(p.down, tile, shared, ring);
     }
 }
 
-/* One lane. */
 template <typename form> WTN_DEVICE void pair_hand_over(const pair_params_t &p, char *memory)
 {
     wtn_saddr_t shared = wtn_shared_address(memory);
     ring_t      ring   = {0, 0};
 
     for (uint32_t i = 0;; i++) {
-        told_t told = told_wait(memory, i);
+        tile_t tile = told_wait(memory, i);
 
-        if (told.kind == TOLD_END) {
+        if (tile.end) {
             break;
         }
-        hand_over<form>(pair_steps<form>(p, told), shared, ring);
+        hand_over<form>(pair_steps<form>(p, tile), shared, ring);
     }
 }
 
@@ -271,19 +221,19 @@ template <bool bf16, typename form>
 WTN_DEVICE void pair_multiply(const pair_params_t &p, char *memory)
 {
     ring_t ring = {0, 0}, places = {0, 0};
-    told_t told;
 
     for (uint32_t i = 0;; i++) {
-        told = told_wait(memory, i);
-        if (told.kind == TOLD_END) {
+        tile_t tile = told_wait(memory, i);
+
+        if (tile.end) {
             break;
         }
-        if (told.kind == TOLD_DOWN) {
-            multiply_along<bf16, false, form>(p.down, told_tile(told), 0, 0, ring, memory);
+        if (tile.down) {
+            multiply_along<bf16, false, form>(p.down, tile, 0, ring, memory);
             continue;
         }
-        multiply_along<bf16, true, form>(p.up, told_tile(told), 0, 0, ring, memory);
-        say_stored(memory, told.expert, places);
+        multiply_along<bf16, true, form>(p.up, tile, 0, ring, memory);
+        say_stored(memory, tile.expert, places);
     }
     say_stored(memory, NO_EXPERT, places);
 }
@@ -317,9 +267,7 @@ WTN_DEVICE void pair_run(const pair_params_t &p, const survey_t &survey, uint32_
     } else if (wtn_warp() <= GATHERING_WARPS) {
         pair_rows<form>(p, memory);
     } else if (wtn_warp() < LOADING_WARPS) {
-        if (wtn_elect()) {
-            pair_hand_over<form>(p, memory);
-        }
+        pair_hand_over<form>(p, memory);
     } else if (wtn_warp() < COUNTING_WARP) {
         pair_multiply<bf16, form>(p, memory);
     } else if (wtn_elect()) {
@@ -349,7 +297,7 @@ template <bool bf16> WTN_KERNEL(PAIR_THREADS, 2) pair_kernel(WTN_PARAMS(pair_par
     wtn_grid_wait();
     wtn_grid_release();
     if (wtn_warp() == 0) {
-        ticket = take_ticket(p);
+        ticket = take_ticket(p.tickets);
     }
     survey = survey_take(p.up.row_begin, p.up.expert_count, (uint32_t *)(memory + TURN_AT));
     if (kind == FORM_COUNT) {

@@ -6,19 +6,18 @@
 #include "kernels/cuda/device_sm90.cuh"
 
 /* Forms: rows and columns of a tile, 64-wide steps of K in a stage, stages in flight, blocks that
- * share weights, warpgroups that share a tile, warpgroups that take tiles in turn, and the most
- * rows of a tile that is multiplied across: weights are the matrix units' M then and rows their N,
- * so that it costs by 16 rows (gemm_sm90_across.cuh). All forms give a row the same bits.
+ * share weights, warpgroups that take tiles in turn, and whether weights are the matrix units' M
+ * and rows their N, so that a tile costs by 16 rows (gemm_sm90_across.cuh). All forms give a row
+ * the same bits.
  *
  * A block of the full ones has a multiprocessor to itself, and there is a kernel of those for rows
- * that are gathered and one of those for rows side by side. In most of them the multiplying
- * warpgroups take whole tiles in turn, one multiplying while the other stores: LONG of many rows,
- * MIDDLE where tiles are too few for that or columns would be wasted. Gathered rows are dear to
- * bring, so in place of MIDDLE they have WIDE, each warpgroup with 64 rows of a tile, and BROAD.
- * LONG takes an expert's last tile across where experts have few of them.
- * Where two blocks share weights, they take tiles above each other, and each brings half of the
- * weights to both. BROAD and FEW stream weights past few rows, 128 KB of them in flight: BROAD
- * where gathered rows are so many that bringing them for every 128 columns is felt.
+ * that are gathered and one of those for rows side by side. Their multiplying warpgroups take whole
+ * tiles in turn, one multiplying while the other stores: LONG of many rows, which has narrower
+ * tiles for an expert's last columns and code for 64 rows and fewer; MIDDLE where tiles are too few
+ * for that or columns would be wasted. Gathered rows are dear to bring, so in place of MIDDLE they
+ * have BROAD. Where two blocks share weights, they take tiles above each other, and each brings
+ * half of the weights to both. BROAD and FEW stream weights past few rows, 128 KB of them in
+ * flight: BROAD where gathered rows are so many that bringing them for every 128 columns is felt.
  *
  * The light ones do up and down in one kernel (gemm_sm90_pair.cuh): STRIPs where most experts
  * have up to 16 rows, as narrow as deals them out evenly, else HALF. Two blocks fit on a
@@ -30,21 +29,19 @@
 #ifndef WTN_FORM_PAIR
 #define WTN_FORM_PAIR 2
 #endif
-#define WTN_FORM_GATHERED_LIST(X)                         \
-    X(WIDE, wide, 128, 256, 1, 4, WTN_FORM_PAIR, 2, 1, 0) \
-    X(BROAD, broad, 64, 256, 1, 4, 1, 1, 2, 0)
-#define WTN_FORM_BESIDE_LIST(X) X(MIDDLE, middle, 128, 128, 1, 6, WTN_FORM_PAIR, 1, 2, 128)
-#define WTN_FORM_BOTH_LIST(X)                               \
-    X(LONG, long, 128, 192, 1, 5, WTN_FORM_PAIR, 1, 2, 112) \
-    X(FEW, few, 64, 128, 1, 8, 1, 1, 2, 0)
+#define WTN_FORM_GATHERED_LIST(X) X(BROAD, broad, 64, 256, 1, 4, 1, 2, false)
+#define WTN_FORM_BESIDE_LIST(X)   X(MIDDLE, middle, 128, 128, 1, 6, WTN_FORM_PAIR, 2, true)
+#define WTN_FORM_BOTH_LIST(X)                              \
+    X(LONG, long, 128, 192, 1, 5, WTN_FORM_PAIR, 2, false) \
+    X(FEW, few, 64, 128, 1, 8, 1, 2, false)
 #define WTN_FORM_FULL_LIST(X) \
     WTN_FORM_GATHERED_LIST(X) \
     WTN_FORM_BESIDE_LIST(X)   \
     WTN_FORM_BOTH_LIST(X)
-#define WTN_FORM_LIGHT_LIST(X)                     \
-    X(HALF, half, 64, 64, 1, 6, 1, 1, 1, 0)        \
-    X(STRIP64, strip64, 16, 64, 1, 10, 1, 1, 1, 0) \
-    X(STRIP32, strip32, 16, 32, 2, 9, 1, 1, 1, 0)
+#define WTN_FORM_LIGHT_LIST(X)                      \
+    X(HALF, half, 64, 64, 1, 6, 1, 1, false)        \
+    X(STRIP64, strip64, 16, 64, 1, 10, 1, 1, false) \
+    X(STRIP32, strip32, 16, 32, 2, 9, 1, 1, false)
 #define WTN_FORM_LIST(X)  \
     WTN_FORM_FULL_LIST(X) \
     WTN_FORM_LIGHT_LIST(X)
@@ -66,21 +63,23 @@ typedef enum form_kind {
 #define TURN_AT 768u
 #define SURVEY  1024u /* experts whose row counts are read at a time */
 
-/* A form as a type, so that all its numbers are the compiler's. */
+/* A form as a type, so that all its numbers are the compiler's. `narrow`: columns of its narrower
+ * tiles, or 0; `grain`: by how many rows a tile costs. */
 template <uint32_t form_rows, uint32_t form_columns, uint32_t form_atoms, uint32_t form_stages,
-          uint32_t form_pair, uint32_t form_groups, uint32_t form_turns, uint32_t form_across>
+          uint32_t form_pair, uint32_t form_turns, bool form_across>
 struct form {
     static constexpr uint32_t rows = form_rows, columns = form_columns, atoms = form_atoms,
-                              stages = form_stages, pair = form_pair, groups = form_groups,
-                              turns = form_turns, across = form_across,
-                              grain = across > 0 ? 16 : 64;
+                              stages = form_stages, pair = form_pair, turns = form_turns;
+    static constexpr bool     across = form_across;
+    static constexpr uint32_t narrow = columns == 192 ? 128 : 0, grain = across ? 16 : 64;
 
     static constexpr uint32_t stage_bytes  = (rows + columns) * atoms * 128;
     static constexpr bool     bulk         = turns > 1; /* how rows are stored */
-    static constexpr uint32_t turn_columns = across > 0 || (rows == 64 && columns == 64) ? 64 : 128;
+    static constexpr uint32_t turn_columns =
+        across || narrow > 0 || (rows == 64 && columns == 64) ? 64 : 128;
     static constexpr uint32_t turn_stride  = turn_columns * 2 + 16;
     static constexpr uint32_t turn_bytes   = 16 * turn_stride;
-    static constexpr uint32_t put_bytes    = (rows < 64 ? 1 : 4 * groups * turns) * turn_bytes;
+    static constexpr uint32_t put_bytes    = (rows < 64 ? 1 : 4 * turns) * turn_bytes;
     static constexpr uint32_t ring_at      = (TURN_AT + put_bytes + 1023) / 1024 * 1024;
     static constexpr uint32_t bytes        = ring_at + stages * stage_bytes;
 
@@ -89,6 +88,15 @@ struct form {
      * stage: no row's sum depends on another row. */
     static_assert((atoms - 1) * rows * 128 + 64 * 128 <= stage_bytes, "64 rows of the last of A");
 };
+
+template <uint32_t kind> struct form_of;
+#define FORM_TYPE(name, text, ...)         \
+    template <> struct form_of<FORM_##name> \
+    {                                      \
+        typedef form<__VA_ARGS__> type;    \
+    };
+WTN_FORM_LIST(FORM_TYPE)
+#undef FORM_TYPE
 
 #define FORM_MORE(name, text, ...) \
     bytes = form<__VA_ARGS__>::bytes > bytes ? form<__VA_ARGS__>::bytes : bytes;
@@ -220,49 +228,58 @@ WTN_DEVICE survey_t survey_take(const int64_t *row_begin, uint32_t expert_count,
     return s;
 }
 
-/* From this K on tiles of 256 columns of gathered rows take less energy than LONG's by more than
- * they are behind otherwise, if experts have many blocks of 128 rows. */
-#define DEEP        6144u
-#define DEEP_BLOCKS 12u
+/* One tile: `rows` sorted rows from `row` of `expert`, `columns` from `column`. Where the blocks of a
+ * pair find none for the second, it gets one of no rows and no columns. */
+typedef struct tile {
+    uint32_t row, rows, expert, column;
+    uint16_t columns;
+    bool     shares;  /* its weights with the other block of the pair */
+    bool     down;    /* of a kernel of both products */
+    bool     end;     /* no tile: there are no more */
+    uint32_t awaited; /* tiles of the expert's h that down waits for */
+} tile_t;
 
-/* Whether experts have so few blocks of 128 rows that it is worth while to multiply their last
- * tiles across: the matrix units then read more from shared memory, which costs energy. */
-WTN_DEVICE bool worth_across(const survey_t &s)
+/* How an expert's columns are cut: tiles of the form's width, then narrow ones, as few numbers as
+ * can be left over. */
+typedef struct cut {
+    uint32_t whole, narrow;
+} cut_t;
+
+template <typename form> WTN_DEVICE cut_t cut_columns(uint32_t N)
 {
-    return s.blocks128 < 6 * s.hit;
+    constexpr uint32_t narrow = form::narrow;
+
+    cut_t    cut  = {N / form::columns, 0};
+    uint32_t left = N % form::columns;
+
+    if (left > narrow || (left > 0 && narrow == 0)) {
+        cut.whole++;
+    } else if (left > 2 * narrow - form::columns || (left > 0 && cut.whole == 0)) {
+        cut.narrow = 1;
+    } else if (left > 0) {
+        cut.whole--;
+        cut.narrow = 2;
+    }
+    return cut;
 }
 
 /* The form for these row counts; the same in every warp of the grid. The limits were measured on an
  * H200. */
 template <bool gathers>
-WTN_DEVICE uint32_t full_choose(const survey_t &s, uint32_t N, uint32_t K, bool few_rows)
+WTN_DEVICE uint32_t full_choose(const survey_t &s, uint32_t N, bool few_rows)
 {
-    uint32_t wasted  = divide_up(N, 192) * 192 - N;
-    bool     deep    = gathers && K >= DEEP && s.blocks128 >= DEEP_BLOCKS * s.hit;
-    bool     by192   = wasted <= N / 20 && !deep;
-    uint32_t columns = by192 ? 192 : gathers ? 256 : 128;
-    bool     many    = s.blocks64 > (gathers ? 2 : 3) * s.hit &&
-                s.blocks128 * divide_up(N, columns) >= wtn_block_count();
+    cut_t    cut    = cut_columns<form_of<FORM_LONG>::type>(N);
+    uint32_t wasted = cut.whole * 192 + cut.narrow * 128 - N;
 
     if (few_rows || s.blocks64 == s.hit) {
         return gathers && s.rows / 48 >= s.hit ? FORM_BROAD : FORM_FEW;
     }
-    if (!many) {
-        return gathers ? FORM_BROAD : FORM_MIDDLE;
-    }
-    if (by192) {
+    if (s.blocks64 > (gathers ? 2 : 3) * s.hit && (gathers || wasted <= N / 20) &&
+        s.blocks128 * (cut.whole + cut.narrow) >= wtn_block_count()) {
         return FORM_LONG;
     }
-    return gathers ? FORM_WIDE : FORM_MIDDLE;
+    return gathers ? FORM_BROAD : FORM_MIDDLE;
 }
-
-/* One tile: `rows` sorted rows from `row` of `expert`, columns from `column`. Where the blocks of a
- * pair find none for the second, it gets one of no rows and no columns. */
-typedef struct tile {
-    int64_t  row;
-    uint32_t rows, expert, column;
-    bool     shares; /* its weights with the other block of the pair */
-} tile_t;
 
 /* A warp's view of a window of experts. A unit is what the blocks of a pair do at a time: two tiles
  * above each other or, for an odd last one, beside each other. Numbers of units fit 32 bits: a
@@ -270,6 +287,7 @@ typedef struct tile {
 typedef struct walk {
     const int64_t *row_begin;
     uint32_t       expert_count, N, column_tiles;
+    cut_t          cut;
     uint32_t       first;  /* expert of the window */
     uint32_t       before; /* units before it */
     window_t       window;
@@ -308,31 +326,25 @@ WTN_DEVICE walk_t walk_begin(const int64_t *row_begin, uint32_t expert_count, ui
     w.row_begin    = row_begin;
     w.expert_count = expert_count;
     w.N            = N;
-    w.column_tiles = divide_up(N, form::columns);
+    w.cut          = cut_columns<form>(N);
+    w.column_tiles = w.cut.whole + w.cut.narrow;
     w.window       = window;
     walk_enter<form>(w);
     return w;
 }
 
-/* Units are dealt to pairs in turn. */
-template <typename form> WTN_DEVICE uint32_t walk_first(void)
-{
-    return wtn_block() / form::pair;
-}
-template <typename form> WTN_DEVICE uint32_t walk_step(void)
+/* Pairs of blocks, or blocks where the form has none. */
+template <typename form> WTN_DEVICE uint32_t crew_count(void)
 {
     return wtn_block_count() / form::pair;
 }
-/* Tiles of this block. */
-template <typename form> WTN_DEVICE uint32_t walk_count(const survey_t &s, uint32_t N)
+template <typename form> WTN_DEVICE uint32_t unit_count(const survey_t &s, const walk_t &w)
 {
-    uint32_t columns = divide_up(N, form::columns);
-    uint32_t odd     = form::pair == 1 ? 0 : s.odd128;
-    uint32_t blocks  = form::rows == 16 ? s.blocks16 : form::rows == 64 ? s.blocks64 : s.blocks128;
-    uint32_t units   = (blocks - odd) / form::pair * columns + odd * divide_up(columns, 2);
-    uint32_t first   = walk_first<form>();
+    uint32_t blocks = form::rows == 16 ? s.blocks16 : form::rows == 64 ? s.blocks64 : s.blocks128;
+    uint32_t odd    = form::pair == 1 ? 0 : s.odd128;
 
-    return units > first ? divide_up(units - first, walk_step<form>()) : 0;
+    return (blocks - odd) / form::pair * w.column_tiles +
+           odd * divide_up(w.column_tiles, form::pair);
 }
 
 /* The expert whose units those are which begin at or before unit `local` of the window, which then
@@ -388,32 +400,40 @@ template <typename form> WTN_DEVICE tile_t walk_find(walk_t &w, uint32_t index, 
     tile_t   tile   = walk_expert<form>(w, local);
     uint32_t blocks = divide_up(tile.rows, form::rows);
     uint32_t each   = form::rows; /* of the last pair of tiles half its rows, in grains */
-    uint32_t group, width, before;
+    uint32_t column, before;
 
     tile.shares = local < blocks / form::pair * w.column_tiles;
     if (tile.shares) {
-        group = local / (most * w.column_tiles);
-        width = blocks / form::pair - group * most;
+        uint32_t group = local / (most * w.column_tiles);
+        uint32_t width = blocks / form::pair - group * most;
+
         width = width < most ? width : most;
         local -= group * most * w.column_tiles;
-        tile.column = local / width * form::columns;
-        before      = (group * most + local % width) * form::pair * form::rows;
-        each        = divide_up(tile.rows - before, form::pair * form::grain) * form::grain;
-        each        = each < form::rows ? each : form::rows;
+        column = local / width;
+        before = (group * most + local % width) * form::pair * form::rows;
+        each   = divide_up(tile.rows - before, form::pair * form::grain) * form::grain;
+        each   = each < form::rows ? each : form::rows;
         before += rank % form::pair * each;
     } else {
-        tile.column = (local - blocks / form::pair * w.column_tiles) * form::pair + rank;
-        tile.column *= form::columns;
+        column = (local - blocks / form::pair * w.column_tiles) * form::pair + rank;
         before = (blocks - 1) * form::rows;
     }
     tile.shares = tile.shares && form::pair > 1;
     tile.row += before;
     tile.rows -= before;
     tile.rows = tile.rows < each ? tile.rows : each;
-    if (tile.column >= w.N) {
-        tile.column = w.N;
-        tile.rows   = 0;
+    if (column >= w.column_tiles) {
+        tile.rows = 0;
+        return tile;
     }
+    if (column < w.cut.whole) {
+        tile.column  = column * form::columns;
+        tile.columns = form::columns;
+    } else {
+        tile.column  = w.cut.whole * form::columns + (column - w.cut.whole) * form::narrow;
+        tile.columns = form::narrow;
+    }
+    tile.columns = tile.columns < w.N - tile.column ? tile.columns : (uint16_t)(w.N - tile.column);
     return tile;
 }
 

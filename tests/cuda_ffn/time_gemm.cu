@@ -151,21 +151,17 @@ static std::vector<int64_t> ragged(int experts, int64_t mean)
 static void run_form(uint32_t form, problem_t *p, bool up, bool gathers)
 {
     form_forced = form;
-    if (!up) {
-        wtn_cuda_gemm_sm90.down(p->state, &p->down_args);
-        return;
-    }
     p->up_args.a       = gathers ? p->x : p->x_sorted;
     p->up_args.a_index = gathers ? p->d_index : NULL;
-    wtn_cuda_gemm_sm90.up(p->state, &p->up_args);
+    run_one(p, up);
 }
 
 static int prefill(int64_t mean, const char *only)
 {
-    static const uint32_t    forms[] = {FORM_COUNT, FORM_LONG, FORM_WIDE, FORM_MIDDLE, FORM_BROAD};
-    static const char *const names[] = {"chosen", "long", "wide", "middle", "broad"};
+    static const uint32_t    forms[] = {FORM_COUNT, FORM_LONG, FORM_MIDDLE, FORM_BROAD};
+    static const char *const names[] = {"chosen", "long", "middle", "broad"};
 
-    const int form_count = mean < 1024 ? 5 : 4;
+    const int form_count = mean < 1024 ? 4 : 3;
 
     printf("prefill, bf16, TFLOP/s (of dense cuBLAS): up of rows gathered, of rows side by side; "
            "down\n");
@@ -261,7 +257,6 @@ static int sustain(int64_t mean, const char *only)
             std::function<void()> run;
         } works[] = {
             {"dense up", up, [&] { dense(p.x_sorted, p.w_up, wide, p.rows, p.up.N, p.up.K); }},
-            {"up gathered, wide", up, [&] { run_form(FORM_WIDE, &p, true, true); }},
             {"up gathered, long", up, [&] { run_form(FORM_LONG, &p, true, true); }},
             {"up beside, long", up, [&] { run_form(FORM_LONG, &p, true, false); }},
             {"dense down", down, [&] { dense(p.h, p.w_down, p.out, p.rows, p.down.N, p.down.K); }},
@@ -365,8 +360,8 @@ static void decode_one(const model_t &m, int experts, int hit, int64_t rows, dou
                m.name, hit, (long long)rows, f.name, both * 1e6, bytes / both / 1e12,
                bytes / both / read, chain * 1e6, bytes / chain / 1e12, bytes / chain / read);
         if (!wtn_cuda_gemm_sm90.takes_pair(p.state, &p.up_args)) {
-            up   = time_of(15, [&] { wtn_cuda_gemm_sm90.up(p.state, &p.up_args); });
-            down = time_of(15, [&] { wtn_cuda_gemm_sm90.down(p.state, &p.down_args); });
+            up   = time_of(15, [&] { run_one(&p, true); });
+            down = time_of(15, [&] { run_one(&p, false); });
             printf("  up %7.1f us %.2f TB/s  down %7.1f us %.2f", up * 1e6,
                    2e-12 * hit * p.up.N * p.up.K / up, down * 1e6,
                    2e-12 * hit * p.down.N * p.down.K / down);
@@ -457,7 +452,7 @@ static int decode(void)
         problem_make(&p, true, true, false, 2048, 768, std::vector<int64_t>(128, 1), 256);
         TRY(cudaMemcpy(p.d_begin, none.data(), 129 * 8, cudaMemcpyHostToDevice));
         printf("128 experts, none hit: up %.1f us\n",
-               time_of(15, [&] { wtn_cuda_gemm_sm90.up(p.state, &p.up_args); }) * 1e6);
+               time_of(15, [&] { run_one(&p, true); }) * 1e6);
         problem_free(&p);
     }
     for (const model_t &m : models) {
@@ -505,11 +500,11 @@ static int profile(const char *name)
         p.x_sorted = device_random((size_t)p.rows * m.H, true, 1.7f, 9);
         wide       = device_alloc<uint16_t>((size_t)p.rows * p.up.N);
         dense(p.x_sorted, p.w_up, wide, p.rows, p.up.N, p.up.K);
-        wtn_cuda_gemm_sm90.up(p.state, &p.up_args);
+        run_one(&p, true);
         p.up_args.a = p.x_sorted, p.up_args.a_index = NULL;
-        wtn_cuda_gemm_sm90.up(p.state, &p.up_args);
+        run_one(&p, true);
         dense(p.h, p.w_down, p.out, p.rows, p.down.N, p.down.K);
-        wtn_cuda_gemm_sm90.down(p.state, &p.down_args);
+        run_one(&p, false);
         TRY(cudaFree(wide));
         problem_free(&p);
     }

@@ -201,6 +201,7 @@ static void problem_make(problem_t *p, bool bf16, bool gated, bool bias, int64_t
     p->down_args.out_stride    = p->N;
     p->down_args.column_count  = p->N;
     p->down_args.out_index     = p->d_out_index;
+    TRY(cudaMemset(p->d_counters, 0, (size_t)PAIRS * (p->experts + 1) * 4));
     if (wtn_cuda_gemm_sm90.prepare(&p->state, &p->up, &p->down) != WITAN_OK) {
         exit(1);
     }
@@ -212,9 +213,26 @@ static void counters_clear(problem_t *p, cudaStream_t stream = NULL)
     TRY(cudaMemsetAsync(p->d_counters, 0, (size_t)PAIRS * (p->experts + 1) * 4, stream));
     p->call = 0;
 }
+static void counters_take(problem_t *p)
+{
+    if (p->call == PAIRS) {
+        counters_clear(p);
+    }
+    p->up_args.counters   = p->d_counters + (size_t)p->call++ * (p->experts + 1);
+    p->down_args.counters = p->up_args.counters;
+}
+static void run_one(problem_t *p, bool up)
+{
+    counters_take(p);
+    if (up) {
+        wtn_cuda_gemm_sm90.up(p->state, &p->up_args);
+    } else {
+        wtn_cuda_gemm_sm90.down(p->state, &p->down_args);
+    }
+}
 static void run_both(problem_t *p)
 {
-    p->up_args.counters = p->d_counters + (size_t)(p->call++ % PAIRS) * (p->experts + 1);
+    counters_take(p);
     if (wtn_cuda_gemm_sm90.takes_pair(p->state, &p->up_args)) {
         wtn_cuda_gemm_sm90.pair(p->state, &p->up_args, &p->down_args);
         return;

@@ -20,6 +20,7 @@ void tensor_load(const char *wrapper, place_t place, uint32_t to, const void *ma
                  int32_t y, uint32_t barrier);
 void bulk_store(place_t place, void *to, uint32_t from, uint32_t bytes);
 void bulk_read(void);
+void store_cluster(place_t place, uint32_t to, uint32_t value, uint32_t barrier, uint32_t rank);
 void set_registers(const char *wrapper, place_t place, uint32_t count, bool raise);
 void act_elect(void *const lanes[WARP]);
 void act_store_matrix(void *const lanes[WARP]);
@@ -133,6 +134,13 @@ WTN_DEVICE uint32_t wtn_cluster_rank(void)
 WTN_DEVICE void wtn_sync_cluster(WTN_HERE)
 {
     emulator::barrier("wtn_sync_cluster", here, emulator::BARRIERS, wtn_thread_count(), true);
+}
+
+/* "Data Movement and Conversion Instructions: st.async" */
+WTN_DEVICE void wtn_store_cluster(wtn_saddr_t to, uint32_t value, wtn_saddr_t barrier,
+                                  uint32_t rank, WTN_HERE)
+{
+    emulator::store_cluster(here, to, value, barrier, rank);
 }
 
 /* ---- "Miscellaneous Instructions: setmaxnreg" ---- */

@@ -274,6 +274,18 @@ void check_cluster(const char *wrapper, place_t place, uint32_t blocks, uint32_t
     }
 }
 
+void store_cluster(place_t place, uint32_t to, uint32_t value, uint32_t barrier, uint32_t rank)
+{
+    const char *wrapper = "wtn_store_cluster";
+    char       *memory  = shared_at(wrapper, place, to, sizeof(value), sizeof(value));
+    mbarrier_t *told    = find(wrapper, place, barrier);
+
+    check_cluster(wrapper, place, rank, 0);
+    memcpy(memory, &value, sizeof(value));
+    told->bytes -= (int64_t)sizeof(value);
+    end_phase(self->block, told);
+}
+
 /* A warp that wants more waits until others of the block have given back as many. */
 void set_registers(const char *wrapper, place_t place, uint32_t count, bool raise)
 {

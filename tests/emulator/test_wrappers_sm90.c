@@ -251,6 +251,26 @@ START_TEST(test_ring_of_barriers_passes_all)
 }
 END_TEST
 
+START_TEST(test_words_are_passed_in_order)
+{
+    enum { COUNT = 50 };
+    uint32_t in[COUNT], out[COUNT];
+    void    *device_in, *device_out;
+
+    for (uint32_t i = 0; i < COUNT; i++) {
+        in[i] = draw();
+    }
+    device_in  = device_from(in, sizeof(in));
+    device_out = device_from(NULL, sizeof(out));
+    OK(sm90_pass(device_in, device_out, COUNT, NULL));
+    to_host(out, device_out, sizeof(out));
+    OK(cudaFree(device_in));
+    for (uint32_t i = 0; i < COUNT; i++) {
+        ck_assert_uint_eq(out[i], in[i]);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite   *suite  = suite_create("wrappers_sm90");
@@ -270,6 +290,7 @@ int main(void)
     tcase_add_test(tc, test_product_of_whole_numbers_is_exact);
     tcase_add_test(tc, test_stmatrix_as_plain_c);
     tcase_add_test(tc, test_ring_of_barriers_passes_all);
+    tcase_add_test(tc, test_words_are_passed_in_order);
 #ifdef WTN_EMULATOR
     tcase_add_test(tc, test_broken_product_is_found);
 #endif

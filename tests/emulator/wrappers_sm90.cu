@@ -360,3 +360,58 @@ extern "C" witan_status_t sm90_ring(const uint32_t *in, uint64_t *out, uint32_t 
 
     return wtn_launch(&launch, ring_kernel, &p);
 }
+
+/* ---- a word for another block of the cluster, here this one ---- */
+
+typedef struct pass_params {
+    const uint32_t *in;
+    uint32_t       *out, count;
+} pass_params_t;
+
+/* Warp 0 passes all words through two places, warp 1 takes them. */
+WTN_KERNEL(64, 1) pass_kernel(WTN_PARAMS(pass_params_t, p))
+{
+#if WTN_HAS_SM90A
+    volatile uint32_t *words  = (volatile uint32_t *)wtn_shared();
+    wtn_saddr_t        shared = wtn_shared_address(wtn_shared());
+
+    if (wtn_thread() == 0) {
+        for (uint32_t i = 0; i < 4; i++) {
+            wtn_mbarrier_init(shared + 8 + 8 * i, 1);
+        }
+        wtn_mbarrier_fence_init();
+    }
+    wtn_sync_block();
+    for (uint32_t i = 0; i < p.count; i++) {
+        uint32_t    place = i % 2, parity = i / 2 % 2;
+        wtn_saddr_t passed = shared + 8 + 16 * place, taken = passed + 8;
+
+        if (wtn_warp() == 0) {
+            wtn_mbarrier_wait(taken, parity ^ 1);
+            if (wtn_elect()) {
+                wtn_store_cluster(shared + 4 * place, p.in[i], passed, 0);
+            }
+        } else {
+            if (wtn_elect()) {
+                wtn_mbarrier_expect(passed, 4);
+            }
+            wtn_sync_warp();
+            wtn_mbarrier_wait(passed, parity);
+            p.out[i] = words[place];
+            wtn_sync_warp();
+            if (wtn_elect()) {
+                wtn_mbarrier_arrive_cluster(taken, 0);
+            }
+        }
+        wtn_sync_warp();
+    }
+#endif
+}
+
+extern "C" witan_status_t sm90_pass(const uint32_t *in, uint32_t *out, uint32_t count, void *stream)
+{
+    pass_params_t p      = {in, out, count};
+    wtn_launch_t  launch = {"pass_kernel", 1, 1, 64, 8 + 4 * 8, stream};
+
+    return wtn_launch(&launch, pass_kernel, &p);
+}
