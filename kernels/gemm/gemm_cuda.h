@@ -69,7 +69,7 @@ typedef struct wtn_cuda_gemm_args {
     const int64_t *out_index;    /* down: output row of sorted row i; NULL: i. up: NULL */
 
     void     *workspace; /* workspace_bytes() of it */
-    uint32_t *counters;  /* for pair: [expert_count + 1], 0 when it begins; it leaves any numbers */
+    uint32_t *counters;  /* of sm_90a: [expert_count + 1], 0 when up or pair begins; any after */
     int32_t   sm_reserved;
     void     *stream;
     void (*poll)(void *context); /* called by an executor while it waits; may be NULL */

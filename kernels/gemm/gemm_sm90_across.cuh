@@ -1,6 +1,7 @@
 /* The form with weights as the matrix units' M, 64 at a time, and rows as their N: the last tile of
- * an expert costs matrix time by 16 rows, not by 64. The sums lie across: a thread holds neighbouring
- * rows of one column. And, after both ways to multiply a tile, all tiles of a block. */
+ * an expert costs matrix time by 16 rows, not by 64. The sums lie across: a thread holds
+ * neighbouring rows of one column. And, after both ways to multiply a tile, all tiles of a block.
+ */
 #ifndef WTN_GEMM_SM90_ACROSS_CUH
 #define WTN_GEMM_SM90_ACROSS_CUH
 

@@ -116,11 +116,11 @@ full_kernel(WTN_PARAMS(gemm_params_t, p))
     } else {
         wtn_registers_raise<MULTIPLYING_REGISTERS>();
         switch (kind) {
-#define FORM_CASE(name, text, ...)                                          \
-    case FORM_##name:                                                       \
-        if constexpr (form_known<gathers>(FORM_##name)) {                   \
-            multiply_tiles<bf16, up, form<__VA_ARGS__>>(p, memory);         \
-        }                                                                   \
+#define FORM_CASE(name, text, ...)                                  \
+    case FORM_##name:                                               \
+        if constexpr (form_known<gathers>(FORM_##name)) {           \
+            multiply_tiles<bf16, up, form<__VA_ARGS__>>(p, memory); \
+        }                                                           \
         break;
             WTN_FORM_FULL_LIST(FORM_CASE)
 #undef FORM_CASE

@@ -22,7 +22,7 @@
 /* Tiles told and not yet begun are no more than stages and two. Numbers passed on to the second
  * block of a pair wait in two places. */
 #define TOLD_MAX   12u
-#define TOLD_AT    (3 * STAGES_MAX * 8 + 16)                      /* tile_t of each */
+#define TOLD_AT    (3 * STAGES_MAX * 8 + 16)                       /* tile_t of each */
 #define HEARD_AT   (TOLD_AT + TOLD_MAX * (uint32_t)sizeof(tile_t)) /* its barrier */
 #define PASSED_MAX 2u
 #define PASSED_AT  (HEARD_AT + TOLD_MAX * 8) /* barriers passed, barriers taken, numbers */
@@ -136,8 +136,8 @@ template <typename form> WTN_DEVICE uint32_t step_count(const gemm_params_t &p)
 
 /* ---- by the copy engine: weights by warp 0, rows that lie side by side by warp 1 ---- */
 
-/* Boxes of weights a step. Those wholly beyond the tile's columns are left out, as those of A beyond
- * its rows: the stage then holds there what it held before. */
+/* Boxes of weights a step. Those wholly beyond the tile's columns are left out, as those of A
+ * beyond its rows: the stage then holds there what it held before. */
 template <typename form> struct boxes {
     static constexpr uint32_t rows = form::columns < NARROW ? SLIM : NARROW;
     static constexpr uint32_t most = form::columns / rows;
@@ -192,10 +192,11 @@ WTN_DEVICE void load_weights(const gemm_params_t &p, const tile_t &tile, uint32_
     for (uint32_t step = first; step < last; step++) {
         wtn_mbarrier_wait(barrier_empty(shared, ring.stage), ring.parity);
         if (wtn_elect()) {
-            bring_weights<form>(
-                map, tile.shares, rank, (int32_t)(step * form::atoms * ATOM), y, count,
-                stage_at<form>(shared, ring.stage) + form::rows * form::atoms * ATOM_BYTES,
-                barrier_full(shared, ring.stage));
+            bring_weights<form>(map, tile.shares, rank, (int32_t)(step * form::atoms * ATOM), y,
+                                count,
+                                stage_at<form>(shared, ring.stage) +
+                                    form::rows * form::atoms * ATOM_BYTES,
+                                barrier_full(shared, ring.stage));
         }
         wtn_sync_warp();
         ring_next(ring, form::stages);
@@ -234,9 +235,9 @@ WTN_DEVICE void load_rows(const gemm_params_t &p, const tile_t &tile, wtn_saddr_
     for (uint32_t step = 0; step < steps; step++) {
         wtn_mbarrier_wait(barrier_empty(shared, ring.stage), ring.parity);
         if (wtn_elect()) {
-            bring_rows<form>(few ? &p.a_few : &p.a_many, rows,
-                             (int32_t)(step * form::atoms * ATOM), (int32_t)tile.row, count,
-                             stage_at<form>(shared, ring.stage), barrier_full(shared, ring.stage));
+            bring_rows<form>(few ? &p.a_few : &p.a_many, rows, (int32_t)(step * form::atoms * ATOM),
+                             (int32_t)tile.row, count, stage_at<form>(shared, ring.stage),
+                             barrier_full(shared, ring.stage));
         }
         wtn_sync_warp();
         ring_next(ring, form::stages);

@@ -293,8 +293,9 @@ WTN_DEVICE void multiply_part(const gemm_params_t &p, const tile_t &tile, uint32
     for (uint32_t m = 0; m < blocks; m++) {
         to[m] = row_out(p, tile, m * 64 + warp % 4 * 16);
     }
-    multiply_tile<bf16, form, form::rows, form::columns>(
-        p, wtn_shared_address(memory), 0, form::rows * form::atoms * ATOM_BYTES, ring, next, d);
+    multiply_tile<bf16, form, form::rows, form::columns>(p, wtn_shared_address(memory), 0,
+                                                         form::rows * form::atoms * ATOM_BYTES,
+                                                         ring, next, d);
 #pragma unroll
     for (uint32_t m = 0; m < blocks; m++) {
         if (form::rows > 64 || warp % 4 * 16 < tile.rows) {

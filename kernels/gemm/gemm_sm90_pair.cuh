@@ -97,10 +97,10 @@ WTN_DEVICE tile_t pair_find(const pair_params_t &p, walk_t &walk, uint32_t index
     }
     tile.row += block * form::rows;
     tile.rows -= block * form::rows;
-    tile.rows    = tile.rows < form::rows ? tile.rows : form::rows;
-    tile.column  = local * form::columns;
-    tile.columns = (uint16_t)(form::columns < walk.N - tile.column ? form::columns
-                                                                   : walk.N - tile.column);
+    tile.rows   = tile.rows < form::rows ? tile.rows : form::rows;
+    tile.column = local * form::columns;
+    tile.columns =
+        (uint16_t)(form::columns < walk.N - tile.column ? form::columns : walk.N - tile.column);
     tile.awaited = count * divide_up(p.up.N, form::columns);
     return tile;
 }

@@ -75,8 +75,9 @@ struct form {
 
     static constexpr uint32_t stage_bytes  = (rows + columns) * atoms * 128;
     static constexpr bool     bulk         = turns > 1; /* how rows are stored */
-    static constexpr uint32_t turn_columns =
-        across || narrow > 0 || (rows == 64 && columns == 64) ? 64 : 128;
+    static constexpr uint32_t turn_columns = across || narrow > 0 || (rows == 64 && columns == 64)
+                                                 ? 64
+                                                 : 128;
     static constexpr uint32_t turn_stride  = turn_columns * 2 + 16;
     static constexpr uint32_t turn_bytes   = 16 * turn_stride;
     static constexpr uint32_t put_bytes    = (rows < 64 ? 1 : 4 * turns) * turn_bytes;
@@ -90,10 +91,9 @@ struct form {
 };
 
 template <uint32_t kind> struct form_of;
-#define FORM_TYPE(name, text, ...)         \
-    template <> struct form_of<FORM_##name> \
-    {                                      \
-        typedef form<__VA_ARGS__> type;    \
+#define FORM_TYPE(name, text, ...)            \
+    template <> struct form_of<FORM_##name> { \
+        typedef form<__VA_ARGS__> type;       \
     };
 WTN_FORM_LIST(FORM_TYPE)
 #undef FORM_TYPE
@@ -228,8 +228,8 @@ WTN_DEVICE survey_t survey_take(const int64_t *row_begin, uint32_t expert_count,
     return s;
 }
 
-/* One tile: `rows` sorted rows from `row` of `expert`, `columns` from `column`. Where the blocks of a
- * pair find none for the second, it gets one of no rows and no columns. */
+/* One tile: `rows` sorted rows from `row` of `expert`, `columns` from `column`. Where the blocks of
+ * a pair find none for the second, it gets one of no rows and no columns. */
 typedef struct tile {
     uint32_t row, rows, expert, column;
     uint16_t columns;

@@ -150,7 +150,7 @@ static std::vector<int64_t> ragged(int experts, int64_t mean)
 
 static void run_form(uint32_t form, problem_t *p, bool up, bool gathers)
 {
-    form_forced = form;
+    form_forced        = form;
     p->up_args.a       = gathers ? p->x : p->x_sorted;
     p->up_args.a_index = gathers ? p->d_index : NULL;
     run_one(p, up);
