@@ -263,6 +263,9 @@ template <typename form> WTN_DEVICE cut_t cut_columns(uint32_t N)
     return cut;
 }
 
+/* Tiles of LONG a block from which they are faster than MIDDLE's, which share out more evenly. */
+#define LONG_TILES 16u
+
 /* The form for these row counts; the same in every warp of the grid. The limits were measured on an
  * H200. */
 template <bool gathers>
@@ -270,15 +273,16 @@ WTN_DEVICE uint32_t full_choose(const survey_t &s, uint32_t N, bool few_rows)
 {
     cut_t    cut    = cut_columns<form_of<FORM_LONG>::type>(N);
     uint32_t wasted = cut.whole * 192 + cut.narrow * 128 - N;
+    uint32_t each   = s.blocks128 * (cut.whole + cut.narrow) / wtn_block_count();
 
     if (few_rows || s.blocks64 == s.hit) {
         return gathers && s.rows / 48 >= s.hit ? FORM_BROAD : FORM_FEW;
     }
-    if (s.blocks64 > (gathers ? 2 : 3) * s.hit && (gathers || wasted <= N / 20) &&
-        s.blocks128 * (cut.whole + cut.narrow) >= wtn_block_count()) {
-        return FORM_LONG;
+    if (gathers) {
+        return s.blocks64 > 2 * s.hit && each > 0 ? FORM_LONG : FORM_BROAD;
     }
-    return gathers ? FORM_BROAD : FORM_MIDDLE;
+    return s.blocks64 > 3 * s.hit && wasted <= N / 20 && each >= LONG_TILES ? FORM_LONG
+                                                                            : FORM_MIDDLE;
 }
 
 /* A warp's view of a window of experts. A unit is what the blocks of a pair do at a time: two tiles

@@ -2,6 +2,7 @@
 #include "cuda_ffn/net.h"
 
 #include "experts/activation.h"
+#include "kernels/cuda/cuda.h"
 #include "kernels/gemm/gemm_cuda.h"
 
 #ifdef WTN_EMULATOR
@@ -116,33 +117,52 @@ START_TEST(test_cuda_ffn_many_rows_match_reference)
 }
 END_TEST
 
-/* More tiles of rows than are walked together, and more than one of columns. */
+/* More tiles of rows than are walked together, more than one of columns, the last ones narrower or
+ * of few rows. */
+static void check_tiles(shape_t shape, const wtn_tier_t *tier, witan_executor_t executor,
+                        int32_t sm_reserved)
+{
+    void          *x    = data_tensor((size_t)(shape.rows * shape.H), WITAN_F16, 1.0f, 7);
+    wtn_ffn_args_t args = {.x           = x,
+                           .row_count   = shape.rows,
+                           .executor    = executor,
+                           .sm_reserved = sm_reserved};
+    net_t          net;
+    void          *out;
+
+    net_create(&net, tier, WITAN_F16, shape, &silu_gated, false);
+    out = net_run(&net, &args, shape.rows, shape.rows);
+    net_check(&net, &args, out);
+    free(out);
+    free(x);
+    net_destroy(&net);
+}
+
 START_TEST(test_cuda_ffn_many_tiles_match_reference)
 {
-    const shape_t shapes[] = {{136, 8, 1, 2300},
-                              {8, 136, 1, 2300},
-                              {384, 8, 1, 600},
-                              {8, 192, 1, 600}};
+    const shape_t shapes[] = {
+        {136, 8, 1, 2300}, {8, 136, 1, 2300}, {384, 8, 1, 600}, {8, 192, 1, 600}, {8, 160, 1, 600}};
 
     FOR_EACH_CUDA_TIER(tier, WITAN_F16)
     {
         for (size_t s = 0; s < WTN_COUNT_OF(shapes); s++) {
-            for (int32_t form = WITAN_EXECUTOR_CONTIGUOUS; form <= WITAN_EXECUTOR_MASKED; form++) {
-                const shape_t  shape = shapes[s];
-                void          *x = data_tensor((size_t)(shape.rows * shape.H), WITAN_F16, 1.0f, 7);
-                wtn_ffn_args_t args = {.x         = x,
-                                       .row_count = shape.rows,
-                                       .executor  = (witan_executor_t)form};
-                net_t          net;
-                void          *out;
+            check_tiles(shapes[s], tier, WITAN_EXECUTOR_CONTIGUOUS, 0);
+            check_tiles(shapes[s], tier, WITAN_EXECUTOR_MASKED, 0);
+        }
+    }
+}
+END_TEST
 
-                net_create(&net, tier, WITAN_F16, shape, &silu_gated, false);
-                out = net_run(&net, &args, shape.rows, shape.rows);
-                net_check(&net, &args, out);
-                free(out);
-                free(x);
-                net_destroy(&net);
-            }
+/* With nearly all multiprocessors left to others, so that a block has many tiles. */
+START_TEST(test_cuda_ffn_many_tiles_of_a_block_match_reference)
+{
+    const shape_t shapes[] = {{384, 8, 1, 2088}, {320, 8, 1, 2088}, {256, 8, 2, 2088}};
+    const int32_t reserved = wtn_cuda_sm_count(0) - 1;
+
+    FOR_EACH_CUDA_TIER(tier, WITAN_F16)
+    {
+        for (size_t s = 0; s < WTN_COUNT_OF(shapes); s++) {
+            check_tiles(shapes[s], tier, WITAN_EXECUTOR_CONTIGUOUS, reserved);
         }
     }
 }
@@ -412,6 +432,7 @@ int main(void)
     tcase_add_test(tests, test_cuda_ffn_activation_values_are_close_everywhere);
     tcase_add_test(tests, test_cuda_ffn_many_rows_match_reference);
     tcase_add_test(tests, test_cuda_ffn_many_tiles_match_reference);
+    tcase_add_test(tests, test_cuda_ffn_many_tiles_of_a_block_match_reference);
     tcase_add_test(tests, test_cuda_ffn_far_rows_are_reached);
     tcase_add_test(tests, test_cuda_ffn_reserved_multiprocessors_change_no_bit);
     tcase_add_test(tests, test_cuda_ffn_few_rows_change_no_bit);

@@ -361,19 +361,27 @@ extern "C" witan_status_t sm90_ring(const uint32_t *in, uint64_t *out, uint32_t 
     return wtn_launch(&launch, ring_kernel, &p);
 }
 
-/* ---- a word for another block of the cluster, here this one ---- */
+/* ---- words for another block of the cluster ---- */
 
 typedef struct pass_params {
     const uint32_t *in;
     uint32_t       *out, count;
 } pass_params_t;
 
-/* Warp 0 passes all words through two places, warp 1 takes them. */
-WTN_KERNEL(64, 1) pass_kernel(WTN_PARAMS(pass_params_t, p))
+#ifdef WTN_EMULATOR /* has clusters of one block */
+#define PASS_CLUSTER 1
+#else
+#define PASS_CLUSTER 2
+#endif
+
+/* Warp 0 of the first block passes all words through two places, warp 1 of the last takes them. */
+WTN_KERNEL_CLUSTER(64, 1, PASS_CLUSTER) pass_kernel(WTN_PARAMS(pass_params_t, p))
 {
 #if WTN_HAS_SM90A
     volatile uint32_t *words  = (volatile uint32_t *)wtn_shared();
     wtn_saddr_t        shared = wtn_shared_address(wtn_shared());
+    bool               passes = wtn_warp() == 0 && wtn_cluster_rank() == 0;
+    bool               takes  = wtn_warp() == 1 && wtn_cluster_rank() == PASS_CLUSTER - 1;
 
     if (wtn_thread() == 0) {
         for (uint32_t i = 0; i < 4; i++) {
@@ -381,15 +389,15 @@ WTN_KERNEL(64, 1) pass_kernel(WTN_PARAMS(pass_params_t, p))
         }
         wtn_mbarrier_fence_init();
     }
-    wtn_sync_block();
-    for (uint32_t i = 0; i < p.count; i++) {
+    wtn_sync_cluster();
+    for (uint32_t i = 0; i < p.count && (passes || takes); i++) {
         uint32_t    place = i % 2, parity = i / 2 % 2;
         wtn_saddr_t passed = shared + 8 + 16 * place, taken = passed + 8;
 
-        if (wtn_warp() == 0) {
+        if (passes) {
             wtn_mbarrier_wait(taken, parity ^ 1);
             if (wtn_elect()) {
-                wtn_store_cluster(shared + 4 * place, p.in[i], passed, 0);
+                wtn_store_cluster(shared + 4 * place, p.in[i], passed, PASS_CLUSTER - 1);
             }
         } else {
             if (wtn_elect()) {
@@ -397,7 +405,9 @@ WTN_KERNEL(64, 1) pass_kernel(WTN_PARAMS(pass_params_t, p))
             }
             wtn_sync_warp();
             wtn_mbarrier_wait(passed, parity);
-            p.out[i] = words[place];
+            if (wtn_lane() == 0) {
+                p.out[i] = words[place];
+            }
             wtn_sync_warp();
             if (wtn_elect()) {
                 wtn_mbarrier_arrive_cluster(taken, 0);
@@ -405,13 +415,14 @@ WTN_KERNEL(64, 1) pass_kernel(WTN_PARAMS(pass_params_t, p))
         }
         wtn_sync_warp();
     }
+    wtn_sync_cluster(); /* what comes last finds the block still there */
 #endif
 }
 
 extern "C" witan_status_t sm90_pass(const uint32_t *in, uint32_t *out, uint32_t count, void *stream)
 {
     pass_params_t p      = {in, out, count};
-    wtn_launch_t  launch = {"pass_kernel", 1, 1, 64, 8 + 4 * 8, stream};
+    wtn_launch_t  launch = {"pass_kernel", PASS_CLUSTER, 1, 64, 8 + 4 * 8, stream};
 
     return wtn_launch(&launch, pass_kernel, &p);
 }

@@ -41,7 +41,8 @@ witan_status_t sm90_stmatrix(const uint32_t *in, uint32_t *out, bool turned, voi
 witan_status_t sm90_ring(const uint32_t *in, uint64_t *out, uint32_t count, uint32_t stages,
                          void *stream);
 
-/* out[i] = in[i], one after another through shared memory as to another block of a cluster. */
+/* out[i] = in[i], one after another from one block of a cluster to the other, which the emulator,
+ * with clusters of one, does within it. */
 witan_status_t sm90_pass(const uint32_t *in, uint32_t *out, uint32_t count, void *stream);
 
 #ifdef __cplusplus
