@@ -69,9 +69,10 @@ typedef struct wtn_cuda_gemm_args {
     const int64_t *out_index;    /* down: output row of sorted row i; NULL: i. up: NULL */
 
     void     *workspace; /* workspace_bytes() of it */
-    uint32_t *counters;  /* of sm_90a: [expert_count + 1], 0 when up or pair begins; any after */
-    int32_t   sm_reserved;
-    void     *stream;
+    uint32_t *counters;  /* of sm_90a: [expert_count + 1], 0 when up or pair begins; of down:
+                            those of its up, as that left them */
+    int32_t sm_reserved;
+    void   *stream;
     void (*poll)(void *context); /* called by an executor while it waits; may be NULL */
     void *poll_context;
 } wtn_cuda_gemm_args_t;
@@ -85,8 +86,8 @@ typedef struct wtn_cuda_gemm {
     /* NULL: 0 bytes. Shared by up and down. */
     size_t (*workspace_bytes)(const wtn_cuda_weights_t *up, const wtn_cuda_weights_t *down,
                               int64_t row_count_max);
-    /* Queued on args->stream, down next after up with the same row_begin, which it may read while
-     * up still runs; neither waits nor allocates unless `waits`. */
+    /* Queued on args->stream, down next after up with the same row_begin and counters, which it may
+     * use while up still runs; neither waits nor allocates unless `waits`. */
     witan_status_t (*up)(void *state, const wtn_cuda_gemm_args_t *args);
     witan_status_t (*down)(void *state, const wtn_cuda_gemm_args_t *args);
     bool    waits;        /* up waits once for the device's row counts: not for stream capture */

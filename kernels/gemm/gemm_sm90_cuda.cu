@@ -4,9 +4,10 @@
  *
  * A block is a warpgroup that brings tiles of A and B into a ring of stages and one or two that
  * multiply. B, the weights, comes by the tensor copy engine out of one map of all experts; A too
- * where its rows lie side by side, else by 16-byte copies of rows found by index. Loading warps
- * walk the list of tiles, and all signals are barriers of a stage: full, told by the bytes and
- * copies that arrive, and empty, told by the multiplying warps of all blocks that share it.
+ * where its rows lie side by side, else by 16-byte copies of rows found by index. One of
+ * them takes tiles by ticket and tells them to the others; of two blocks that share weights the
+ * first passes the number on. A stage has barriers: full, told by the bytes and copies that arrive,
+ * and empty, told by the multiplying warps of all blocks that share it.
  *
  * Tiles past an expert's last row hold rows of the next expert or none at all: their sums are
  * computed and dropped, as no row's sum depends on another row. */
@@ -36,8 +37,8 @@ WTN_DEVICE uint32_t form_releases(uint32_t kind)
 }
 
 /* Up knows nothing before its row counts. Those of down were there before up began, as the weights
- * were: only who reads h or writes waits for the end of up, and the warp that brings h does so when
- * it has found its first tile (load_tiles). */
+ * were, and its tickets were cleared: only who reads h or writes waits for the end of up (here,
+ * load_rows_of_tiles, gather_tiles), while warp 0 finds tiles and brings weights. */
 template <bool up> WTN_DEVICE void wait_before_survey(void)
 {
     if (up) {
@@ -359,7 +360,7 @@ static witan_status_t sm90_pair(void *state, const wtn_cuda_gemm_args_t *up,
     p.up                = params_of((const sm90_state_t *)state, up);
     p.down              = params_of((const sm90_state_t *)state, down);
     p.counters          = up->counters;
-    p.tickets           = up->counters + up->weights->expert_count;
+    p.up.tickets        = up->counters + up->weights->expert_count;
     launch.name         = "gemm sm_90a up, down";
     launch.stream       = up->stream;
     launch.blocks       = block_count(up);

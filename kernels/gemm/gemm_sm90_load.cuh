@@ -7,7 +7,8 @@
 
 #include "kernels/gemm/gemm_sm90_tiles.cuh"
 
-/* Warp 0 brings weights, warp 1 rows; or 1 and 2 gather them, and 3 hands them over. */
+/* Warp 0 takes tiles, tells the others and brings weights, warp 1 rows; or 1 and 2 gather them, and
+ * 3 hands them over. */
 #define LOADING_WARPS   4u
 #define GATHERING_WARPS 2u
 #define FULL_THREADS    ((LOADING_WARPS + 8) * 32)
@@ -21,11 +22,12 @@
 
 /* Tiles told and not yet begun are no more than stages and two. Numbers passed on to the second
  * block of a pair wait in two places. */
-#define TOLD_MAX   12u
-#define TOLD_AT    (3 * STAGES_MAX * 8 + 16)                       /* tile_t of each */
-#define HEARD_AT   (TOLD_AT + TOLD_MAX * (uint32_t)sizeof(tile_t)) /* its barrier */
-#define PASSED_MAX 2u
-#define PASSED_AT  (HEARD_AT + TOLD_MAX * 8) /* barriers passed, barriers taken, numbers */
+#define TOLD_MAX       12u
+#define TOLD_AT        (3 * STAGES_MAX * 8 + 16)                       /* tile_t of each */
+#define HEARD_AT       (TOLD_AT + TOLD_MAX * (uint32_t)sizeof(tile_t)) /* its barrier */
+#define PASSED_MAX     2u
+#define PASSED_AT      (HEARD_AT + TOLD_MAX * 8) /* barriers passed, barriers taken, numbers */
+#define PASSED_NUMBERS (PASSED_AT + 2 * PASSED_MAX * 8)
 
 typedef struct gemm_params {
     wtn_tensor_map_t   w_narrow, w_slim; /* of [E * N][K]; boxes of so many rows */
@@ -52,7 +54,7 @@ typedef struct gemm_params {
 #if WTN_HAS_SM90A
 
 static_assert(TOLD_MAX >= STAGES_MAX + 2, "a slot is free when it is wanted");
-static_assert(HEARD_AT % 8 == 0 && PASSED_AT + PASSED_MAX * 20 <= TURN_AT, "before the ring");
+static_assert(HEARD_AT % 8 == 0 && PASSED_AT + PASSED_MAX * 20 <= TURN_AT, "before the row counts");
 
 typedef struct ring { /* a stage of the ring, and which time round */
     uint32_t stage, parity;
@@ -102,6 +104,25 @@ WTN_DEVICE void tell(char *memory, uint32_t number, const tile_t &tile)
 {
     *told_slot(memory, number) = tile;
     wtn_mbarrier_arrive(barrier_told(wtn_shared_address(memory), number));
+}
+
+WTN_DEVICE wtn_saddr_t barrier_passed(wtn_saddr_t shared, uint32_t place)
+{
+    return shared + PASSED_AT + place * 8;
+}
+WTN_DEVICE wtn_saddr_t barrier_taken(wtn_saddr_t shared, uint32_t place)
+{
+    return shared + PASSED_AT + (PASSED_MAX + place) * 8;
+}
+/* Before init_barriers, whose fence is for these, too. */
+WTN_DEVICE void init_passed(wtn_saddr_t shared)
+{
+    if (wtn_thread() == 0) {
+        for (uint32_t i = 0; i < PASSED_MAX; i++) {
+            wtn_mbarrier_init(barrier_passed(shared, i), 1);
+            wtn_mbarrier_init(barrier_taken(shared, i), 1);
+        }
+    }
 }
 
 /* A stage is full when told of by who brings weights and by who brings rows; empty when all warps
@@ -222,7 +243,7 @@ WTN_DEVICE void bring_rows(const wtn_tensor_map_t *map, uint32_t rows, int32_t x
     }
 }
 
-/* The same for rows that lie side by side. */
+/* The warp brings a tile's rows, which lie side by side. All lanes wait, as above. */
 template <typename form>
 WTN_DEVICE void load_rows(const gemm_params_t &p, const tile_t &tile, wtn_saddr_t shared,
                           ring_t &ring)
@@ -256,26 +277,6 @@ typedef struct taker {
     uint32_t number, count, rank;
     ring_t   passed; /* place for the next number */
 } taker_t;
-
-WTN_DEVICE wtn_saddr_t barrier_passed(wtn_saddr_t shared, uint32_t place)
-{
-    return shared + PASSED_AT + place * 8;
-}
-WTN_DEVICE wtn_saddr_t barrier_taken(wtn_saddr_t shared, uint32_t place)
-{
-    return shared + PASSED_AT + (PASSED_MAX + place) * 8;
-}
-#define PASSED_NUMBERS (PASSED_AT + 2 * PASSED_MAX * 8)
-
-WTN_DEVICE void init_passed(wtn_saddr_t shared)
-{
-    if (wtn_thread() == 0) {
-        for (uint32_t i = 0; i < PASSED_MAX; i++) {
-            wtn_mbarrier_init(barrier_passed(shared, i), 1);
-            wtn_mbarrier_init(barrier_taken(shared, i), 1);
-        }
-    }
-}
 
 /* The number to the second block of the pair. */
 WTN_DEVICE void pass_number(taker_t &taker, wtn_saddr_t shared)

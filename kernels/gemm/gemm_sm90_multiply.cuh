@@ -53,7 +53,7 @@ WTN_DEVICE void queue_stage(wtn_saddr_t shared, uint32_t a_at, uint32_t b_at, co
     wtn_wgmma_commit();
 }
 
-/* d = the sums of one tile, this warpgroup's part of it. The stage before the last one queued is
+/* d = the sums of one tile. The stage before the last one queued is
  * given back as soon as its products are done, so the matrix units always have one more to do.
  * `next`: the named barrier where the other warpgroup waits for its turn, or 0. */
 template <bool bf16, typename form, uint32_t a_rows, uint32_t b_rows, uint32_t blocks, int count>

@@ -21,13 +21,12 @@
 typedef struct pair_params {
     gemm_params_t up, down;
     uint32_t     *counters; /* [E] tiles of an expert's h that are stored */
-    uint32_t     *tickets;
 } pair_params_t;
 
 #if WTN_HAS_SM90A
 
 /* Two barriers full, two empty, two experts. */
-#define STORED_AT (HEARD_AT + TOLD_MAX * 8)
+#define STORED_AT PASSED_AT /* nothing is passed on here */
 
 static_assert(STORED_AT + 5 * 8 <= TURN_AT, "before the row counts");
 
@@ -143,7 +142,7 @@ WTN_DEVICE void pair_weights(const pair_params_t &p, const survey_t &survey, uin
         uint32_t number = wtn_shuffle(ticket, 0);
 
         if (number < all) {
-            ticket = take_ticket(p.tickets);
+            ticket = take_ticket(p.up.tickets);
             if (number >= ups && before == 0) {
                 before = ups;
                 walk   = walk_of<form>(p.down, survey);
@@ -297,7 +296,7 @@ template <bool bf16> WTN_KERNEL(PAIR_THREADS, 2) pair_kernel(WTN_PARAMS(pair_par
     wtn_grid_wait();
     wtn_grid_release();
     if (wtn_warp() == 0) {
-        ticket = take_ticket(p.tickets);
+        ticket = take_ticket(p.up.tickets);
     }
     survey = survey_take(p.up.row_begin, p.up.expert_count, (uint32_t *)(memory + TURN_AT));
     if (kind == FORM_COUNT) {

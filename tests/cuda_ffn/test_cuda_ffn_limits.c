@@ -118,36 +118,44 @@ START_TEST(test_cuda_ffn_many_rows_match_reference)
 END_TEST
 
 /* More tiles of rows than are walked together, more than one of columns, the last ones narrower or
- * of few rows. */
+ * of few rows; rows as they lie, all of expert 0, or found by index, of all experts in turn. */
 static void check_tiles(shape_t shape, const wtn_tier_t *tier, witan_executor_t executor,
-                        int32_t sm_reserved)
+                        int32_t sm_reserved, bool gathers)
 {
     void          *x    = data_tensor((size_t)(shape.rows * shape.H), WITAN_F16, 1.0f, 7);
+    int32_t       *row  = data_alloc((size_t)shape.rows * sizeof(int32_t));
     wtn_ffn_args_t args = {.x           = x,
                            .row_count   = shape.rows,
+                           .row_expert  = gathers ? row : NULL,
                            .executor    = executor,
                            .sm_reserved = sm_reserved};
     net_t          net;
     void          *out;
 
+    for (int64_t i = 0; i < shape.rows; i++) {
+        row[i] = (int32_t)(i % shape.experts);
+    }
     net_create(&net, tier, WITAN_F16, shape, &silu_gated, false);
     out = net_run(&net, &args, shape.rows, shape.rows);
     net_check(&net, &args, out);
     free(out);
+    free(row);
     free(x);
     net_destroy(&net);
 }
 
 START_TEST(test_cuda_ffn_many_tiles_match_reference)
 {
-    const shape_t shapes[] = {
-        {136, 8, 1, 2300}, {8, 136, 1, 2300}, {384, 8, 1, 600}, {8, 192, 1, 600}, {8, 160, 1, 600}};
+    const shape_t shapes[] = {{136, 8, 1, 2300},
+                              {8, 136, 1, 2300},
+                              {384, 8, 1, 600},
+                              {8, 192, 1, 600}};
 
     FOR_EACH_CUDA_TIER(tier, WITAN_F16)
     {
         for (size_t s = 0; s < WTN_COUNT_OF(shapes); s++) {
-            check_tiles(shapes[s], tier, WITAN_EXECUTOR_CONTIGUOUS, 0);
-            check_tiles(shapes[s], tier, WITAN_EXECUTOR_MASKED, 0);
+            check_tiles(shapes[s], tier, WITAN_EXECUTOR_CONTIGUOUS, 0, false);
+            check_tiles(shapes[s], tier, WITAN_EXECUTOR_MASKED, 0, false);
         }
     }
 }
@@ -156,13 +164,17 @@ END_TEST
 /* With nearly all multiprocessors left to others, so that a block has many tiles. */
 START_TEST(test_cuda_ffn_many_tiles_of_a_block_match_reference)
 {
-    const shape_t shapes[] = {{384, 8, 1, 2088}, {320, 8, 1, 2088}, {256, 8, 2, 2088}};
+    const shape_t shapes[] = {{320, 8, 1, 2088},
+                              {384, 8, 2, 2900},
+                              {8, 160, 2, 2900},
+                              {8, 192, 1, 2088}};
     const int32_t reserved = wtn_cuda_sm_count(0) - 1;
 
     FOR_EACH_CUDA_TIER(tier, WITAN_F16)
     {
         for (size_t s = 0; s < WTN_COUNT_OF(shapes); s++) {
-            check_tiles(shapes[s], tier, WITAN_EXECUTOR_CONTIGUOUS, reserved);
+            check_tiles(shapes[s], tier, WITAN_EXECUTOR_CONTIGUOUS, reserved, false);
+            check_tiles(shapes[s], tier, WITAN_EXECUTOR_CONTIGUOUS, reserved, true);
         }
     }
 }
