@@ -5,9 +5,9 @@
  * A block is a warpgroup that brings tiles of A and B into a ring of stages and one or two that
  * multiply. B, the weights, comes by the tensor copy engine out of one map of all experts; A too
  * where its rows lie side by side, else by 16-byte copies of rows found by index. One of
- * them takes tiles by ticket and tells them to the others; of two blocks that share weights the
- * first passes the number on. A stage has barriers: full, told by the bytes and copies that arrive,
- * and empty, told by the multiplying warps of all blocks that share it.
+ * the loading warps takes tiles by ticket and tells them to the block's others; of two blocks that
+ * share weights the first passes the number on. A stage has barriers: full, told by the bytes and
+ * copies that arrive, and empty, told by the multiplying warps of all blocks that share it.
  *
  * Tiles past an expert's last row hold rows of the next expert or none at all: their sums are
  * computed and dropped, as no row's sum depends on another row. */

@@ -40,7 +40,7 @@ WTN_KERNEL(32, 1) walk_kernel(WTN_PARAMS(walk_params_t, p))
 #if WTN_HAS_SM90A
     survey_t survey = survey_take(p.row_begin, p.expert_count, (uint32_t *)wtn_shared());
 
-    switch (p.form) {
+    switch (p.form) { /* LONG, MIDDLE and FEW as in gemm_sm90_tiles.cuh, with pairs here too */
     case WALK_LONG_PAIR:
         walk_all<form<128, 192, 1, 5, 2, 2, false>>(p, survey);
         break;
