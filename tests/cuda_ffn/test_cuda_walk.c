@@ -122,24 +122,12 @@ END_TEST
 
 int main(void)
 {
-    Suite   *suite  = suite_create("cuda_walk");
-    TCase   *tc     = tcase_create("cuda_walk");
-    SRunner *runner = srunner_create(suite);
-    int      major  = 0, failed;
+    Suite *suite = suite_create("cuda_walk");
+    TCase *tc    = tcase_create("cuda_walk");
 
-    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) != cudaSuccess ||
-        major != 9) {
-        printf("no device of capability 9.0\n");
-        srunner_free(runner);
-        return 77;
-    }
     tcase_set_timeout(tc, 120);
     tcase_add_loop_test(tc, test_walk_takes_every_element_once, 0, WALK_FORMS);
     tcase_add_loop_test(tc, test_walk_over_many_experts, 0, WALK_FORMS);
     suite_add_tcase(suite, tc);
-    srunner_set_fork_status(runner, CK_NOFORK); /* a device does not survive a fork */
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return run_on_device(suite, 9);
 }

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -41,6 +42,26 @@ static inline void *pinned(size_t bytes)
     OK(cudaHostAlloc(&memory, bytes, cudaHostAllocDefault));
     memset(memory, 0, bytes);
     return memory;
+}
+
+/* Runs the suite in this process, as a device does not survive a fork: the exit status of main. 77,
+ * for "skipped", without a device of compute capability `major` (0: any). */
+static inline int run_on_device(Suite *suite, int major)
+{
+    SRunner *runner = srunner_create(suite);
+    int      found  = 0, failed;
+
+    if (cudaDeviceGetAttribute(&found, cudaDevAttrComputeCapabilityMajor, 0) != cudaSuccess ||
+        (major != 0 && found != major)) {
+        printf("no device%s\n", major != 0 ? " of this compute capability" : "");
+        srunner_free(runner);
+        return 77;
+    }
+    srunner_set_fork_status(runner, CK_NOFORK);
+    srunner_run_all(runner, CK_ENV);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 /* How a child that runs `body` ends: its exit status, or -1 for a signal. AddressSanitizer turns

@@ -328,16 +328,9 @@ END_TEST
 
 int main(void)
 {
-    Suite   *suite  = suite_create("wrappers");
-    TCase   *tc     = tcase_create("wrappers");
-    SRunner *runner = srunner_create(suite);
-    int      count  = 0, failed;
+    Suite *suite = suite_create("wrappers");
+    TCase *tc    = tcase_create("wrappers");
 
-    if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {
-        printf("no device: %s\n", cudaGetErrorString(cudaGetLastError()));
-        srunner_free(runner);
-        return 77;
-    }
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, test_warp_operations_as_plain_c);
     tcase_add_test(tc, test_tree_over_barriers_sums);
@@ -348,9 +341,5 @@ int main(void)
     tcase_add_test(tc, test_sums_of_earlier_blocks_bring_their_writes);
     tcase_add_test(tc, test_launch_limits_are_those_of_the_device);
     suite_add_tcase(suite, tc);
-    srunner_set_fork_status(runner, CK_NOFORK); /* a device does not survive a fork */
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return run_on_device(suite, 0);
 }

@@ -273,17 +273,9 @@ END_TEST
 
 int main(void)
 {
-    Suite   *suite  = suite_create("wrappers_sm90");
-    TCase   *tc     = tcase_create("wrappers_sm90");
-    SRunner *runner = srunner_create(suite);
-    int      major  = 0, failed;
+    Suite *suite = suite_create("wrappers_sm90");
+    TCase *tc    = tcase_create("wrappers_sm90");
 
-    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) != cudaSuccess ||
-        major != 9) {
-        printf("no device of capability 9.0\n");
-        srunner_free(runner);
-        return 77;
-    }
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, test_box_is_swizzled_and_zero_outside);
     tcase_add_test(tc, test_map_of_bad_shape_is_refused);
@@ -295,9 +287,5 @@ int main(void)
     tcase_add_test(tc, test_broken_product_is_found);
 #endif
     suite_add_tcase(suite, tc);
-    srunner_set_fork_status(runner, CK_NOFORK); /* a device does not survive a fork */
-    srunner_run_all(runner, CK_ENV);
-    failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return run_on_device(suite, 9);
 }
