@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """Time torch._grouped_mm and a plain Triton grouped GEMM beside `witan bench experts --backend cuda`.
 
-Same shapes, same machine, one run, in the order A B A: Witan, the peers, Witan again. Random data,
-the L2 cache flushed before every timing, medians. The peers are timed on their two products alone,
+Same shapes, same machine, one run, in the order A B A: Witan, the peers, Witan again, and so on by
+as many rounds as are asked for. Random data, the L2 cache flushed before every timing, medians, of
+several rounds their median. The peers are timed on their two products alone,
 rows already sorted by expert; Witan's time holds everything between the rows of the tokens and
 the rows of the result: sort, gather, both products, bias and activation, scatter. The ratio is
 therefore a lower bound. "torch, all" is that whole work in eager PyTorch around
 torch._grouped_mm: what it takes its user.
 
 usage: gpu_bench.py --witan build/witan --out DIR [--shapes NAME,...] [--rows N,...] [--repeat N]
+                    [--rounds N]
 
 Needs PyTorch with CUDA; Triton where it is there. Writes DIR/peers.json and prints a table.
 """
@@ -225,6 +227,7 @@ def read_options():
     parser.add_argument("--rows", type=counts, default=[4, 16, 64, 1024, 2048], metavar="N,...",
                         help="rows of each expert")
     parser.add_argument("--repeat", type=count, default=11, metavar="N")
+    parser.add_argument("--rounds", type=count, default=1, metavar="N")
     return parser.parse_args()
 
 
@@ -251,26 +254,32 @@ def measure(options):
     rows = options.rows
     results = []
     print(f"# {torch.cuda.get_device_name()}, torch {torch.__version__}, bf16, medians of "
-          f"{options.repeat}; ms; ratio: peer's two products / witan's whole expert network")
-    print(f"# {'shape':16} {'E':>4} {'rows':>6} {'witan':>9} {'again':>9} {'TFLOP/s':>8} {'TB/s':>6}  peers")
+          f"{options.repeat}, rounds: {options.rounds}; ms; least and most of witan's; ratio: peer's "
+          "two products / witan's whole expert network")
+    print(f"# {'shape':16} {'E':>4} {'rows':>6} {'witan':>9} {'least':>9} {'most':>9} {'TFLOP/s':>8} "
+          f"{'TB/s':>6}  peers")
     for shape in options.shapes:
         E, _, H, I = SHAPES[shape]
-        first = time_witan(options.witan, shape, rows, options.repeat, options.out)
-        peers = {r: time_peers(shape, r, options.repeat) for r in rows}
-        torch.cuda.empty_cache()
-        again = time_witan(options.witan, shape, rows, options.repeat, options.out)
+        witan = [time_witan(options.witan, shape, rows, options.repeat, options.out)]
+        rounds = []
+        for _ in range(options.rounds):
+            rounds.append({r: time_peers(shape, r, options.repeat) for r in rows})
+            torch.cuda.empty_cache()
+            witan.append(time_witan(options.witan, shape, rows, options.repeat, options.out))
         for r in rows:
-            ms = statistics.mean([first[r], again[r]])
-            entry = {"shape": shape, "rows_per_expert": r, "witan_ms": [first[r], again[r]],
+            times = [t[r] for t in witan]
+            ms = statistics.median(times)
+            peers = {name: [p[r][name] for p in rounds] for name in rounds[0][r]}
+            entry = {"shape": shape, "rows_per_expert": r, "witan_ms": times,
                      "tflops": 6.0 * E * r * H * I / ms * 1e-9,
-                     "weight_tb_per_s": 6.0 * E * H * I / ms * 1e-9, "peers_ms": peers[r]}
+                     "weight_tb_per_s": 6.0 * E * H * I / ms * 1e-9, "peers_ms": peers}
             results.append(entry)
-            text = "  ".join(f"{name} {t:.3f} ({t / ms:.2f}x)" for name, t in peers[r].items()
-                             if t is not None)
-            print(f"  {shape:16} {E:4d} {r:6d} {first[r]:9.3f} {again[r]:9.3f} {entry['tflops']:8.1f} "
-                  f"{entry['weight_tb_per_s']:6.2f}  {text}", flush=True)
+            text = "  ".join(f"{name} {statistics.median(t):.3f} ({statistics.median(t) / ms:.2f}x)"
+                             for name, t in peers.items() if None not in t)
+            print(f"  {shape:16} {E:4d} {r:6d} {ms:9.3f} {min(times):9.3f} {max(times):9.3f} "
+                  f"{entry['tflops']:8.1f} {entry['weight_tb_per_s']:6.2f}  {text}", flush=True)
     (options.out / "peers.json").write_text(json.dumps({
-        "schema": "witan-peers-1", "device": torch.cuda.get_device_name(),
+        "schema": "witan-peers-2", "device": torch.cuda.get_device_name(),
         "torch": torch.__version__, "triton": None if triton is None else triton.__version__,
         "results": results}, indent=1))
 

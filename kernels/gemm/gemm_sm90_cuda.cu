@@ -71,6 +71,8 @@ template <bool gathers> WTN_DEVICE constexpr bool form_known(uint32_t kind)
     }
 }
 
+#define FULL_GATHERERS 3u /* all loading warps but the first */
+
 /* Registers of a thread that loads and of one that multiplies: LONG holds 192 sums. */
 #define LOADING_REGISTERS     56
 #define MULTIPLYING_REGISTERS 224
@@ -87,6 +89,8 @@ WTN_KERNEL_CLUSTER(FULL_THREADS, 1, WTN_FORM_CLUSTER)
 full_kernel(WTN_PARAMS(gemm_params_t, p))
 {
 #if WTN_HAS_SM90A
+    constexpr uint32_t gatherers = gathers ? FULL_GATHERERS : 0;
+
     char    *memory = wtn_shared();
     uint32_t kind   = p.forced;
     survey_t survey;
@@ -97,17 +101,17 @@ full_kernel(WTN_PARAMS(gemm_params_t, p))
         kind = full_choose<gathers>(survey, p.N, p.few_rows);
     }
     init_passed(wtn_shared_address(memory));
-    init_barriers(wtn_shared_address(memory), form_releases(kind));
+    init_barriers(wtn_shared_address(memory), gatherers, form_releases(kind));
     wtn_sync_cluster();
     wait_after_survey<up>();
     if (wtn_warp() < LOADING_WARPS) {
         wtn_registers_lower<LOADING_REGISTERS>();
         switch (kind) {
-#define FORM_CASE(name, text, ...)                               \
-    case FORM_##name:                                            \
-        if constexpr (form_known<gathers>(FORM_##name)) {        \
-            load<form<__VA_ARGS__>, gathers>(p, survey, memory); \
-        }                                                        \
+#define FORM_CASE(name, text, ...)                                 \
+    case FORM_##name:                                              \
+        if constexpr (form_known<gathers>(FORM_##name)) {          \
+            load<form<__VA_ARGS__, gatherers>>(p, survey, memory); \
+        }                                                          \
         break;
             WTN_FORM_FULL_LIST(FORM_CASE)
 #undef FORM_CASE
@@ -117,11 +121,11 @@ full_kernel(WTN_PARAMS(gemm_params_t, p))
     } else {
         wtn_registers_raise<MULTIPLYING_REGISTERS>();
         switch (kind) {
-#define FORM_CASE(name, text, ...)                                  \
-    case FORM_##name:                                               \
-        if constexpr (form_known<gathers>(FORM_##name)) {           \
-            multiply_tiles<bf16, up, form<__VA_ARGS__>>(p, memory); \
-        }                                                           \
+#define FORM_CASE(name, text, ...)                                             \
+    case FORM_##name:                                                          \
+        if constexpr (form_known<gathers>(FORM_##name)) {                      \
+            multiply_tiles<bf16, up, form<__VA_ARGS__, gatherers>>(p, memory); \
+        }                                                                      \
         break;
             WTN_FORM_FULL_LIST(FORM_CASE)
 #undef FORM_CASE

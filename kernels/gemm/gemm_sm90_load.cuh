@@ -7,23 +7,22 @@
 
 #include "kernels/gemm/gemm_sm90_tiles.cuh"
 
-/* Warp 0 takes tiles, tells the others and brings weights, warp 1 rows; or 1 and 2 gather them, and
- * 3 hands them over. */
-#define LOADING_WARPS   4u
-#define GATHERING_WARPS 2u
-#define FULL_THREADS    ((LOADING_WARPS + 8) * 32)
-#define STAGES_MAX      10u
-#define ATOM            64u  /* columns of K in a swizzled row */
-#define ATOM_BYTES      128u /* of such a row */
-#define NARROW          64u  /* rows of a box of weights, */
-#define SLIM            32u  /* of a small one */
-#define FEW_ROWS        8u   /* rows of a small box of A */
-#define MANY_ROWS       64u
+/* Warps that do not multiply: 0 takes tiles, tells the others and brings weights, 1 brings rows; or
+ * the form's gatherers, from 1 on, gather them. */
+#define LOADING_WARPS 4u
+#define FULL_THREADS  ((LOADING_WARPS + 8) * 32)
+#define STAGES_MAX    10u
+#define ATOM          64u  /* columns of K in a swizzled row */
+#define ATOM_BYTES    128u /* of such a row */
+#define NARROW        64u  /* rows of a box of weights, */
+#define SLIM          32u  /* of a small one */
+#define FEW_ROWS      8u   /* rows of a small box of A */
+#define MANY_ROWS     64u
 
 /* Tiles told and not yet begun are no more than stages and two. Numbers passed on to the second
  * block of a pair wait in two places. */
 #define TOLD_MAX       12u
-#define TOLD_AT        (3 * STAGES_MAX * 8 + 16)                       /* tile_t of each */
+#define TOLD_AT        (2 * STAGES_MAX * 8)                            /* tile_t of each */
 #define HEARD_AT       (TOLD_AT + TOLD_MAX * (uint32_t)sizeof(tile_t)) /* its barrier */
 #define PASSED_MAX     2u
 #define PASSED_AT      (HEARD_AT + TOLD_MAX * 8) /* barriers passed, barriers taken, numbers */
@@ -81,11 +80,6 @@ WTN_DEVICE wtn_saddr_t barrier_empty(wtn_saddr_t shared, uint32_t stage)
 {
     return shared + (STAGES_MAX + stage) * 8;
 }
-/* Rows gathered into the stage have landed. */
-WTN_DEVICE wtn_saddr_t barrier_landed(wtn_saddr_t shared, uint32_t stage)
-{
-    return shared + (2 * STAGES_MAX + stage) * 8;
-}
 /* The block's tile of this number, as warp 0 tells it to the others. */
 WTN_DEVICE wtn_saddr_t barrier_told(wtn_saddr_t shared, uint32_t number)
 {
@@ -125,15 +119,15 @@ WTN_DEVICE void init_passed(wtn_saddr_t shared)
     }
 }
 
-/* A stage is full when told of by who brings weights and by who brings rows; empty when all warps
- * have released it that multiply what is in it. */
-WTN_DEVICE void init_barriers(wtn_saddr_t shared, uint32_t releases)
+/* A stage is full when told of by who brings weights and by who brings rows, or each lane of those
+ * warps whose copies have landed; empty when all warps have released it that multiply what is in
+ * it. */
+WTN_DEVICE void init_barriers(wtn_saddr_t shared, uint32_t gatherers, uint32_t releases)
 {
     if (wtn_thread() == 0) {
         for (uint32_t i = 0; i < STAGES_MAX; i++) {
-            wtn_mbarrier_init(barrier_full(shared, i), 2);
+            wtn_mbarrier_init(barrier_full(shared, i), 1 + (gatherers > 0 ? gatherers * 32 : 1));
             wtn_mbarrier_init(barrier_empty(shared, i), releases);
-            wtn_mbarrier_init(barrier_landed(shared, i), GATHERING_WARPS * 32);
         }
         for (uint32_t i = 0; i < TOLD_MAX; i++) {
             wtn_mbarrier_init(barrier_told(shared, i), 1);
@@ -393,54 +387,61 @@ template <typename form> WTN_DEVICE void load_rows_of_tiles(const gemm_params_t 
     }
 }
 
-/* ---- warps 1 to 3: rows by index ---- */
+/* ---- warps from 1 on: rows by index ---- */
 
-#define GATHER_ROWS     (GATHERING_WARPS * 4) /* 8 lanes copy a row's atom */
-#define GATHER_TOGETHER 32u
+#define GATHER_ROWS     4u  /* of a warp: 8 lanes copy a row's atom */
+#define GATHER_TOGETHER 32u /* at least; of all warps */
 
-/* Copy one stage's chunks, the lane's place in each row being `from`, and move on. Whole: by
- * GATHER_TOGETHER rows, without conditions in between. */
+/* Copy one stage's chunks, the lane's place in each row being `from`, and move on. Whole: rows
+ * beyond the last were given a place too, and all are copied, by GATHER_TOGETHER rows, without
+ * conditions in between. */
 template <typename form, bool whole, uint32_t passes>
 WTN_DEVICE void gather_stage(const char *(&from)[passes], uint32_t first, uint32_t rows,
                              uint32_t left, wtn_saddr_t at)
 {
+    constexpr uint32_t each     = GATHER_ROWS * form::gatherers;
+    constexpr uint32_t together = divide_up(GATHER_TOGETHER, each);
+
 #pragma unroll
     for (uint32_t i = 0; i < passes; i++) {
-        bool there = whole || i * GATHER_ROWS + first < rows;
+        uint32_t    row = i * each + first;
+        wtn_saddr_t to  = (at ^ i * each % 8 * 16) + i * each * ATOM_BYTES; /* as swizzled there */
 
-        if (i * GATHER_ROWS >= rows && (!whole || i % (GATHER_TOGETHER / GATHER_ROWS) == 0)) {
+        if (i * each >= rows && (!whole || i % together == 0)) {
             break;
         }
 #pragma unroll
         for (uint32_t atom = 0; atom < form::atoms; atom++) {
-            wtn_copy16_async(at + (atom * form::rows + i * GATHER_ROWS) * ATOM_BYTES,
-                             from[i] + atom * ATOM_BYTES,
-                             there && atom * ATOM < left ? 16 : 0); /* beyond K are zeros */
+            if (whole ? i + 1 < passes || row < form::rows : row < rows) {
+                wtn_copy16_async(to + atom * form::rows * ATOM_BYTES, from[i] + atom * ATOM_BYTES,
+                                 atom * ATOM < left ? 16 : 0); /* beyond K are zeros */
+            }
         }
         from[i] += form::atoms * ATOM_BYTES;
     }
 }
 
-/* One tile's steps. Lanes beyond its last row store zeros or copy that row once more; in forms of
+/* One tile's steps. Lanes beyond its last row do nothing or copy that row once more; in forms of
  * many rows always the latter, as code for both would not fit the registers. */
 template <typename form>
 WTN_DEVICE void gather_tile(const gemm_params_t &p, const tile_t &tile, wtn_saddr_t shared,
                             ring_t &ring)
 {
-    constexpr uint32_t passes = form::rows / GATHER_ROWS;
+    constexpr uint32_t each   = GATHER_ROWS * form::gatherers;
+    constexpr uint32_t passes = divide_up(form::rows, each);
     constexpr bool     many   = form::rows > 64;
 
     uint32_t    first = (wtn_warp() - 1) * 4 + wtn_lane() / 8;
     uint32_t    chunk = wtn_lane() % 8;
     uint32_t    last  = tile.rows > 0 ? tile.rows - 1 : 0;
     uint32_t    steps = step_count<form>(p);
-    wtn_saddr_t place = first * ATOM_BYTES + (chunk ^ first) * 16; /* passes are 8 rows apart */
+    wtn_saddr_t place = first * ATOM_BYTES + (chunk ^ first % 8) * 16;
     uint32_t    row[passes]; /* numbers of rows are less than 2^32 */
     const char *from[passes];
 
 #pragma unroll
     for (uint32_t i = 0; i < passes; i++) {
-        uint32_t r = first + i * GATHER_ROWS;
+        uint32_t r = first + i * each;
 
         row[i] = tile.row + (r < last ? r : last);
     }
@@ -460,12 +461,12 @@ WTN_DEVICE void gather_tile(const gemm_params_t &p, const tile_t &tile, wtn_sadd
         uint32_t    left = x < p.K ? p.K - x : 0;
 
         wtn_mbarrier_wait(barrier_empty(shared, ring.stage), ring.parity);
-        if (many || tile.rows > form::rows - GATHER_ROWS) {
+        if (many || tile.rows > form::rows - each) {
             gather_stage<form, true>(from, first, tile.rows, left, at);
         } else {
             gather_stage<form, false>(from, first, tile.rows, left, at);
         }
-        wtn_mbarrier_arrive_copies(barrier_landed(shared, ring.stage));
+        wtn_mbarrier_arrive_copies(barrier_full(shared, ring.stage));
         ring_next(ring, form::stages);
     }
 }
@@ -485,41 +486,17 @@ template <typename form> WTN_DEVICE void gather_tiles(const gemm_params_t &p, ch
     }
 }
 
-/* Copies by cp.async belong to the generic proxy: one lane sees them land and fences for all. In
- * the gathering warps the fence would wait for the copies of later stages, too. */
-template <typename form> WTN_DEVICE void hand_over(uint32_t steps, wtn_saddr_t shared, ring_t &ring)
-{
-    for (uint32_t left = steps; left > 0; left--) {
-        wtn_mbarrier_wait(barrier_landed(shared, ring.stage), ring.parity);
-        if (wtn_elect()) {
-            wtn_fence_async();
-            wtn_mbarrier_arrive(barrier_full(shared, ring.stage));
-        }
-        wtn_sync_warp();
-        ring_next(ring, form::stages);
-    }
-}
-
-template <typename form> WTN_DEVICE void hand_over_tiles(const gemm_params_t &p, char *memory)
-{
-    ring_t ring = {0, 0};
-
-    for (uint32_t i = 0; !told_wait(memory, i).end; i++) {
-        hand_over<form>(step_count<form>(p), wtn_shared_address(memory), ring);
-    }
-}
-
-template <typename form, bool gathers>
+template <typename form>
 WTN_DEVICE void load(const gemm_params_t &p, const survey_t &survey, char *memory)
 {
     if (wtn_warp() == 0) {
         load_tiles<form>(p, survey, memory);
-    } else if (!gathers && wtn_warp() == 1) {
+    } else if constexpr (form::gatherers > 0) {
+        if (wtn_warp() <= form::gatherers) {
+            gather_tiles<form>(p, memory);
+        }
+    } else if (wtn_warp() == 1) {
         load_rows_of_tiles<form>(p, memory);
-    } else if (gathers && wtn_warp() <= GATHERING_WARPS) {
-        gather_tiles<form>(p, memory);
-    } else if (gathers) {
-        hand_over_tiles<form>(p, memory);
     }
     wtn_sync_warp();
 }

@@ -32,6 +32,9 @@ WTN_DEVICE void queue_stage(wtn_saddr_t shared, uint32_t a_at, uint32_t b_at, co
     uint64_t    b  = wtn_wgmma_descriptor(at + b_at);
 
     wtn_mbarrier_wait(barrier_full(shared, ring.stage), ring.parity);
+    if (form::gatherers > 0) {
+        wtn_fence_async(); /* copies by cp.async belong to the generic proxy */
+    }
     wtn_wgmma_fence();
 #pragma unroll
     for (uint32_t i = 0; i < form::atoms * 4; i++) {

@@ -7,16 +7,17 @@
  * tile of down waits for its expert's h, of which stored tiles are counted. The experts follow each
  * other in both products, so the first h down needs is long there.
  *
- * Four warps bring tiles (warp 0 takes them, tells the others and brings weights; 1 and 2 gather
- * rows; 3 hands them over), four multiply, and one counts what they have stored of h: to wait until
- * the whole device could see it took those that multiply 1.4 us a tile. */
+ * Warp 0 takes tiles, tells the others and brings weights, warp 1 gathers rows, four warps
+ * multiply, and warp 2 counts what they have stored of h: to wait until the whole device could see
+ * it took those that multiply 1.4 us a tile. */
 #ifndef WTN_GEMM_SM90_PAIR_CUH
 #define WTN_GEMM_SM90_PAIR_CUH
 
 #include "kernels/gemm/gemm_sm90_multiply.cuh"
 
-#define COUNTING_WARP (LOADING_WARPS + 4)
-#define PAIR_THREADS  ((COUNTING_WARP + 1) * 32)
+#define LIGHT_GATHERERS 1u
+#define COUNTING_WARP   2u
+#define PAIR_THREADS    ((LOADING_WARPS + 4) * 32)
 
 typedef struct pair_params {
     gemm_params_t up, down;
@@ -53,7 +54,7 @@ WTN_DEVICE void pair_barriers(wtn_saddr_t shared)
             wtn_mbarrier_init(barrier_counted(shared, i), 1);
         }
     }
-    init_barriers(shared, 4);
+    init_barriers(shared, LIGHT_GATHERERS, 4);
 }
 
 template <typename form> WTN_DEVICE uint32_t pair_steps(const pair_params_t &p, const tile_t &tile)
@@ -184,21 +185,6 @@ template <typename form> WTN_DEVICE void pair_rows(const pair_params_t &p, char 
     }
 }
 
-template <typename form> WTN_DEVICE void pair_hand_over(const pair_params_t &p, char *memory)
-{
-    wtn_saddr_t shared = wtn_shared_address(memory);
-    ring_t      ring   = {0, 0};
-
-    for (uint32_t i = 0;; i++) {
-        tile_t tile = told_wait(memory, i);
-
-        if (tile.end) {
-            break;
-        }
-        hand_over<form>(pair_steps<form>(p, tile), shared, ring);
-    }
-}
-
 /* ---- multiplying ---- */
 
 /* This warp has stored its part of a tile of this expert's h. All lanes wait: were it one, the
@@ -263,13 +249,11 @@ WTN_DEVICE void pair_run(const pair_params_t &p, const survey_t &survey, uint32_
 {
     if (wtn_warp() == 0) {
         pair_weights<form>(p, survey, ticket, memory);
-    } else if (wtn_warp() <= GATHERING_WARPS) {
+    } else if (wtn_warp() <= LIGHT_GATHERERS) {
         pair_rows<form>(p, memory);
-    } else if (wtn_warp() < LOADING_WARPS) {
-        pair_hand_over<form>(p, memory);
-    } else if (wtn_warp() < COUNTING_WARP) {
+    } else if (wtn_warp() >= LOADING_WARPS) {
         pair_multiply<bf16, form>(p, memory);
-    } else if (wtn_elect()) {
+    } else if (wtn_warp() == COUNTING_WARP && wtn_elect()) {
         pair_count(p, memory);
     }
     wtn_sync_warp();
@@ -304,9 +288,9 @@ template <bool bf16> WTN_KERNEL(PAIR_THREADS, 2) pair_kernel(WTN_PARAMS(pair_par
     }
     wtn_sync_block(); /* the survey's memory is free */
     switch (kind) {
-#define FORM_CASE(name, text, ...)                                    \
-    case FORM_##name:                                                 \
-        pair_run<bf16, form<__VA_ARGS__>>(p, survey, ticket, memory); \
+#define FORM_CASE(name, text, ...)                                                     \
+    case FORM_##name:                                                                  \
+        pair_run<bf16, form<__VA_ARGS__, LIGHT_GATHERERS>>(p, survey, ticket, memory); \
         break;
         WTN_FORM_LIGHT_LIST(FORM_CASE)
 #undef FORM_CASE

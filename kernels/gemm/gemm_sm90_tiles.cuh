@@ -64,14 +64,18 @@ typedef enum form_kind {
 #define SURVEY  1024u /* experts whose row counts are read at a time */
 
 /* A form as a type, so that all its numbers are the compiler's. `narrow`: columns of its narrower
- * tiles, or 0; `grain`: by how many rows a tile costs. */
+ * tiles, or 0; `grain`: by how many rows a tile costs; `parts`: whether the last pair
+ * of tiles may be two done alone (cut_rows); `gatherers`: warps that gather rows, none where rows
+ * lie side by side. */
 template <uint32_t form_rows, uint32_t form_columns, uint32_t form_atoms, uint32_t form_stages,
-          uint32_t form_pair, uint32_t form_turns, bool form_across>
+          uint32_t form_pair, uint32_t form_turns, bool form_across, uint32_t form_gatherers = 0>
 struct form {
     static constexpr uint32_t rows = form_rows, columns = form_columns, atoms = form_atoms,
                               stages = form_stages, pair = form_pair, turns = form_turns;
-    static constexpr bool     across = form_across;
+    static constexpr bool     across    = form_across;
+    static constexpr uint32_t gatherers = form_gatherers;
     static constexpr uint32_t narrow = columns == 192 ? 128 : 0, grain = across ? 16 : 64;
+    static constexpr bool     parts = narrow > 0 && pair > 1;
 
     static constexpr uint32_t stage_bytes  = (rows + columns) * atoms * 128;
     static constexpr bool     bulk         = turns > 1; /* how rows are stored */
@@ -124,7 +128,7 @@ static_assert(2 * (light_bytes() + 1024) <= 228 * 1024, "two on a multiprocessor
 
 #if WTN_HAS_SM90A
 
-WTN_DEVICE uint32_t divide_up(uint32_t a, uint32_t b)
+WTN_DEVICE constexpr uint32_t divide_up(uint32_t a, uint32_t b)
 {
     return (a + b - 1) / b;
 }
@@ -166,10 +170,16 @@ WTN_DEVICE window_t window_load(const int64_t *row_begin, uint32_t expert_count,
     return window_from(at);
 }
 
+/* Whether an even number of blocks of 128 rows ends with one of up to 64. */
+WTN_DEVICE bool ends_in_part(uint32_t rows)
+{
+    return (rows + 255) % 256 - 128 < 64;
+}
+
 /* What all experts together are: rows, experts with rows, their blocks of 16, 64 and 128 rows,
- * those of an odd number of the latter. */
+ * experts of an odd number of the latter, and of an even one that ends in a part. */
 typedef struct survey {
-    uint32_t rows, hit, blocks16, blocks64, blocks128, odd128;
+    uint32_t rows, hit, blocks16, blocks64, blocks128, odd128, part128;
     window_t window; /* the first */
 } survey_t;
 
@@ -185,6 +195,7 @@ WTN_DEVICE void survey_add(survey_t &s, const window_t &w)
         s.blocks64 += divide_up(w.rows[i], 64);
         s.blocks128 += divide_up(w.rows[i], 128);
         s.odd128 += divide_up(w.rows[i], 128) % 2;
+        s.part128 += ends_in_part(w.rows[i]);
     }
 }
 
@@ -225,6 +236,7 @@ WTN_DEVICE survey_t survey_take(const int64_t *row_begin, uint32_t expert_count,
     s.blocks64  = wtn_warp_sum(s.blocks64);
     s.blocks128 = wtn_warp_sum(s.blocks128);
     s.odd128    = wtn_warp_sum(s.odd128);
+    s.part128   = wtn_warp_sum(s.part128);
     return s;
 }
 
@@ -285,8 +297,27 @@ WTN_DEVICE uint32_t full_choose(const survey_t &s, uint32_t N, bool few_rows)
                                                                             : FORM_MIDDLE;
 }
 
+/* How an expert's rows are cut: pairs of tiles above each other, of which the blocks of a pair do
+ * one each and share weights; then up to two tiles that each block does alone, in columns beside
+ * the other's. Two: where halves of the last pair would both cost as much as 128 rows, the first
+ * takes all of those and leaves up to 64. */
+typedef struct layers {
+    uint32_t pairs, alone;
+} layers_t;
+
+template <typename form> WTN_DEVICE layers_t cut_rows(uint32_t rows)
+{
+    uint32_t blocks = divide_up(rows, form::rows);
+    uint32_t alone  = blocks % form::pair;
+
+    if (form::parts && ends_in_part(rows)) {
+        alone = 2;
+    }
+    return {(blocks - alone) / form::pair, alone};
+}
+
 /* A warp's view of a window of experts. A unit is what the blocks of a pair do at a time: two tiles
- * above each other or, for an odd last one, beside each other. Numbers of units fit 32 bits: a
+ * above each other or, of those done alone, beside each other. Numbers of units fit 32 bits: a
  * tile's output, 1 KB and more, is in memory. */
 typedef struct walk {
     const int64_t *row_begin;
@@ -300,10 +331,9 @@ typedef struct walk {
 
 template <typename form> WTN_DEVICE uint32_t walk_units(const walk_t &w, uint32_t rows)
 {
-    uint32_t blocks = divide_up(rows, form::rows);
+    layers_t layers = cut_rows<form>(rows);
 
-    return blocks / form::pair * w.column_tiles +
-           blocks % form::pair * divide_up(w.column_tiles, form::pair);
+    return layers.pairs * w.column_tiles + layers.alone * divide_up(w.column_tiles, form::pair);
 }
 
 template <typename form> WTN_DEVICE void walk_enter(walk_t &w)
@@ -345,10 +375,10 @@ template <typename form> WTN_DEVICE uint32_t crew_count(void)
 template <typename form> WTN_DEVICE uint32_t unit_count(const survey_t &s, const walk_t &w)
 {
     uint32_t blocks = form::rows == 16 ? s.blocks16 : form::rows == 64 ? s.blocks64 : s.blocks128;
-    uint32_t odd    = form::pair == 1 ? 0 : s.odd128;
+    uint32_t alone  = form::pair == 1 ? 0 : s.odd128 + (form::parts ? 2 * s.part128 : 0);
 
-    return (blocks - odd) / form::pair * w.column_tiles +
-           odd * divide_up(w.column_tiles, form::pair);
+    return (blocks - alone) / form::pair * w.column_tiles +
+           alone * divide_up(w.column_tiles, form::pair);
 }
 
 /* The expert whose units those are which begin at or before unit `local` of the window, which then
@@ -402,14 +432,14 @@ template <typename form> WTN_DEVICE tile_t walk_find(walk_t &w, uint32_t index, 
 
     uint32_t local  = walk_window<form>(w, index);
     tile_t   tile   = walk_expert<form>(w, local);
-    uint32_t blocks = divide_up(tile.rows, form::rows);
+    layers_t layers = cut_rows<form>(tile.rows);
     uint32_t each   = form::rows; /* of the last pair of tiles half its rows, in grains */
     uint32_t column, before;
 
-    tile.shares = local < blocks / form::pair * w.column_tiles;
+    tile.shares = local < layers.pairs * w.column_tiles;
     if (tile.shares) {
         uint32_t group = local / (most * w.column_tiles);
-        uint32_t width = blocks / form::pair - group * most;
+        uint32_t width = layers.pairs - group * most;
 
         width = width < most ? width : most;
         local -= group * most * w.column_tiles;
@@ -419,8 +449,11 @@ template <typename form> WTN_DEVICE tile_t walk_find(walk_t &w, uint32_t index, 
         each   = each < form::rows ? each : form::rows;
         before += rank % form::pair * each;
     } else {
-        column = (local - blocks / form::pair * w.column_tiles) * form::pair + rank;
-        before = (blocks - 1) * form::rows;
+        uint32_t second = layers.alone > 1 ? 1 : 0;
+
+        local -= layers.pairs * w.column_tiles;
+        column = (local >> second) * form::pair + rank;
+        before = (layers.pairs * form::pair + (local & second)) * form::rows;
     }
     tile.shares = tile.shares && form::pair > 1;
     tile.row += before;
