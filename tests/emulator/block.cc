@@ -416,15 +416,15 @@ void check_aligned(const char *wrapper, place_t place, const void *pointer, uint
 
 /* ---- cp.async: PTX ISA 9.0, "Data Movement and Conversion Instructions: cp.async" ---- */
 
-static void land(block_t *block, copy_t *copy)
+static void land(const thread_t *thread, copy_t *copy)
 {
-    char *to = block->shared + (copy->to - SHARED_ADDRESS);
+    char *to = thread->block->shared + (copy->to - SHARED_ADDRESS);
 
     if (!copy->landed) {
         copy->landed = true;
         memcpy(to, copy->from, copy->bytes);
         memset(to + copy->bytes, 0, 16 - copy->bytes);
-        sm90_written(block, copy->to);
+        sm90_written(thread, copy->to);
     }
 }
 
@@ -439,7 +439,7 @@ void copy_async(place_t place, uint32_t to, const void *from, uint32_t bytes)
     }
     if (settings.landing == WTN_EMULATOR_EARLY ||
         (settings.landing == WTN_EMULATOR_EITHER && (draw() & 1) != 0)) {
-        land(self->block, &copy);
+        land(self, &copy);
     }
     self->copies.push_back(copy);
 }
@@ -459,7 +459,7 @@ void copy_wait(uint32_t pending)
     while (self->groups.size() > pending) {
         size_t count = self->groups.front();
         for (size_t i = 0; i < count; i++) {
-            land(self->block, &self->copies[i]);
+            land(self, &self->copies[i]);
         }
         self->copies.erase(self->copies.begin(), self->copies.begin() + (ptrdiff_t)count);
         self->groups.erase(self->groups.begin());
@@ -469,7 +469,7 @@ void copy_wait(uint32_t pending)
 void land_copies(thread_t *thread)
 {
     for (copy_t &copy : thread->copies) {
-        land(thread->block, &copy);
+        land(thread, &copy);
     }
 }
 

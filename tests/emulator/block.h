@@ -122,7 +122,7 @@ void land_copies(thread_t *thread); /* all of them, now */
 void        sm90_begin(block_t *block);
 bool        sm90_land(block_t *block); /* something asynchronous completes; false: nothing could */
 const char *sm90_end(block_t *block);  /* what is wrong with how it ended, or NULL */
-void        sm90_written(block_t *block, uint32_t address); /* 16 bytes by cp.async */
+void        sm90_written(const thread_t *writer, uint32_t address); /* 16 bytes by cp.async */
 
 } // namespace emulator
 

@@ -83,7 +83,7 @@ WTN_DEVICE void wtn_mbarrier_wait(wtn_saddr_t barrier, uint32_t parity, WTN_HERE
 }
 
 /* "membar / fence: fence.proxy.async". Watched for cp.async only: what it wrote may not be read by
- * matrix units before some thread of the block has fenced. */
+ * matrix units before the thread that wrote it, or all that multiply, have fenced. */
 WTN_DEVICE void wtn_fence_async(void)
 {
     emulator::fence_async();

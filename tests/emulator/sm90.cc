@@ -38,8 +38,9 @@ void sm90_begin(block_t *block)
     s->registers.assign(block->warps.size(),
                         std::min<uint32_t>(REGISTERS_MAX, REGISTERS / (uint32_t)threads) / 8 * 8);
     s->pool = s->registers.empty() ? 0 : s->registers[0] * WARP * (uint32_t)block->warps.size();
-    s->unfenced.assign(block->shared_bytes / 16 + 1, false);
-    s->unfenced_list.clear();
+    s->written.assign(block->shared_bytes / 16 + 1, written_t());
+    s->fenced.assign(threads, 0);
+    s->time  = 0;
     s->tests = 0;
 }
 
@@ -245,24 +246,18 @@ void bulk_read(void)
 
 /* ---- the two proxies of shared memory ---- */
 
-void sm90_written(block_t *block, uint32_t address)
+void sm90_written(const thread_t *writer, uint32_t address)
 {
-    uint32_t chunk = (address - SHARED_ADDRESS) / 16;
+    sm90_t *s = writer->block->sm90;
 
-    if (!block->sm90->unfenced[chunk]) {
-        block->sm90->unfenced[chunk] = true;
-        block->sm90->unfenced_list.push_back(chunk);
-    }
+    s->written[(address - SHARED_ADDRESS) / 16] = {writer->index, ++s->time};
 }
 
 void fence_async(void)
 {
     sm90_t *s = self->block->sm90;
 
-    for (uint32_t chunk : s->unfenced_list) {
-        s->unfenced[chunk] = false;
-    }
-    s->unfenced_list.clear();
+    s->fenced[self->index] = ++s->time;
 }
 
 /* ---- clusters, registers, warps ---- */

@@ -39,6 +39,13 @@ struct wgmma_t {
     uint64_t a, b;
     int      count;
     bool     bf16, add;
+    uint64_t fenced; /* when the lane had fenced last */
+};
+
+/* 16 bytes of shared memory that cp.async wrote. */
+struct written_t {
+    uint32_t writer; /* thread */
+    uint64_t time;   /* 0: never */
 };
 
 struct matrix_queue_t { /* of a thread */
@@ -54,9 +61,10 @@ struct sm90_t {
     std::vector<matrix_queue_t>      matrices;  /* by thread */
     std::vector<uint32_t>            registers; /* of a thread, by warp */
     uint32_t                         pool;      /* of the block */
-    std::vector<bool>                unfenced;  /* 16-byte chunks that cp.async wrote */
-    std::vector<uint32_t>            unfenced_list;
-    uint32_t                         tests; /* mbarrier tests in a row that said no */
+    std::vector<written_t>           written;   /* by chunk of 16 bytes */
+    std::vector<uint64_t>            fenced;    /* when, by thread */
+    uint64_t                         time;      /* counts writes and fences */
+    uint32_t                         tests;     /* mbarrier tests in a row that said no */
 };
 
 /* tensor_map.cc: bytes of a box; copying it into the block's shared memory. */

@@ -158,9 +158,10 @@ START_TEST(test_product_of_whole_numbers_is_exact)
     static const uint32_t widths[] = {16, 48, 80, 128, 256};
 
     for (size_t i = 0; i < sizeof(widths) / sizeof(widths[0]); i++) {
-        for (int kind = 0; kind < 4; kind++) {
-            product_t *p = product_make(widths[i], kind % 2 != 0, kind / 2 != 0);
-            OK(product_run(p, kind % 2 != 0, kind / 2 != 0, SM90_RIGHT));
+        for (int kind = 0; kind < 8; kind++) {
+            product_t *p = product_make(widths[i], kind % 2 != 0, kind / 2 % 2 != 0);
+            OK(product_run(p, kind % 2 != 0, kind / 2 % 2 != 0,
+                           kind / 4 != 0 ? SM90_OWN_FENCE : SM90_RIGHT));
             ck_assert(product_equal(p));
             free(p);
         }
@@ -176,6 +177,7 @@ START_TEST(test_broken_product_is_found)
         const char *text;
     } cases[] = {
         {SM90_NO_FENCE, "which cp.async wrote, without wtn_fence_async"},
+        {SM90_ONE_FENCE, "which cp.async wrote, without wtn_fence_async"},
         {SM90_NO_BYTES, "deadlock: threads 0-127 in wtn_mbarrier_wait (wrappers_sm90.cu:"},
         {SM90_TWICE, "is one already"},
         {SM90_WRITTEN, "was overwritten"},

@@ -4,6 +4,7 @@
  * A product reads and writes when its group is waited for, or when it is committed (early). Each
  * warp computes its own 16 rows then, so a stage given back before all four warps have waited
  * shows. Sums are those of mma in warp.cc. */
+#include <algorithm>
 #include <string.h>
 
 #include "tests/emulator/number.h"
@@ -39,17 +40,22 @@ static descriptor_t decode(place_t place, uint64_t bits)
     return d;
 }
 
-/* Row `row` of a matrix: 16 numbers, as floats. */
-static void load_row(place_t place, const descriptor_t &d, uint32_t row, bool bf16, float *to)
+/* Row `row` of a matrix: 16 numbers, as floats. All lanes that multiply fenced at `fenced` or
+ * later. */
+static void load_row(place_t place, const descriptor_t &d, uint32_t row, bool bf16, uint64_t fenced,
+                     float *to)
 {
+    const sm90_t *s = self->block->sm90;
+
     for (uint32_t chunk = 0; chunk < 2; chunk++) { /* of eight numbers */
         uint32_t    address = d.start + row / 8 * d.stride + row % 8 * 128 + chunk * 16;
         uint16_t    halves[8];
         const char *from;
 
         address ^= (address >> 7 & 7u) << 4;
-        from = shared_at("wtn_wgmma", place, address, 16, 16);
-        if (self->block->sm90->unfenced[(address - SHARED_ADDRESS) / 16]) {
+        from                     = shared_at("wtn_wgmma", place, address, 16, 16);
+        const written_t &written = s->written[(address - SHARED_ADDRESS) / 16];
+        if (written.time > fenced && written.time > s->fenced[written.writer]) {
             fault(cudaErrorLaunchFailure, place,
                   "wtn_wgmma reads shared byte %u, which cp.async wrote, without wtn_fence_async",
                   address - SHARED_ADDRESS);
@@ -69,13 +75,17 @@ static void multiply(place_t place, wgmma_t *const lanes[WARP])
     const wgmma_t *one     = lanes[0];
     uint32_t       columns = 2 * (uint32_t)one->count;
     uint32_t       row     = self->index / WARP % 4 * ROWS;
+    uint64_t       fenced  = one->fenced;
     descriptor_t   a_at = decode(place, one->a), b_at = decode(place, one->b);
 
+    for (uint32_t lane = 1; lane < WARP; lane++) {
+        fenced = std::min(fenced, lanes[lane]->fenced);
+    }
     for (uint32_t i = 0; i < ROWS; i++) {
-        load_row(place, a_at, row + i, one->bf16, a[i]);
+        load_row(place, a_at, row + i, one->bf16, fenced, a[i]);
     }
     for (uint32_t j = 0; j < columns; j++) {
-        load_row(place, b_at, j, one->bf16, b[j]);
+        load_row(place, b_at, j, one->bf16, fenced, b[j]);
     }
     for (uint32_t lane = 0; lane < WARP; lane++) {
         float *d = lanes[lane]->d;
@@ -160,7 +170,7 @@ void wgmma(place_t place, float *d, int count, uint64_t a, uint64_t b, bool add,
     if (!queue.fenced) {
         fault(cudaErrorLaunchFailure, place, "wtn_wgmma without wtn_wgmma_fence before it");
     }
-    queue.queued.push_back({d, a, b, count, bf16, add});
+    queue.queued.push_back({d, a, b, count, bf16, add, self->block->sm90->fenced[self->index]});
 }
 
 void wgmma_commit(place_t place)

@@ -105,7 +105,7 @@ WTN_DEVICE void copy_rows(const product_params_t &p, wtn_saddr_t shared)
     }
     wtn_copy_commit();
     wtn_copy_wait<0>();
-    if (p.broken != SM90_NO_FENCE) {
+    if (p.broken < SM90_NO_FENCE || p.broken > SM90_ONE_FENCE) {
         wtn_fence_async();
     }
 }
@@ -172,6 +172,9 @@ template <int n, bool bf16> WTN_KERNEL(128, 1) product_kernel(WTN_PARAMS(product
     wtn_sync_block();
     copy_rows(p, shared); /* the same rows once more, the other way */
     wtn_sync_block();
+    if (p.broken == SM90_OWN_FENCE || (p.broken == SM90_ONE_FENCE && wtn_thread() == 0)) {
+        wtn_fence_async();
+    }
     multiply<n / 2, bf16>(shared, d, p.add != 0);
     if (p.broken != SM90_NO_WAIT) {
         wtn_wgmma_wait<0>();

@@ -22,12 +22,14 @@ witan_status_t sm90_box(const void *matrix, uint64_t rows, uint64_t columns, uin
  * 128 or 256. Broken: 0, or one of below. */
 enum {
     SM90_RIGHT,
-    SM90_NO_WAIT,  /* d is read before wtn_wgmma_wait */
-    SM90_NO_FENCE, /* rows come by cp.async, without wtn_fence_async */
-    SM90_NO_BYTES, /* the barrier expects 16 bytes more than come */
-    SM90_TWICE,    /* a barrier made twice */
-    SM90_WRITTEN,  /* a barrier overwritten */
-    SM90_LEFT      /* all threads leave while copies are under way */
+    SM90_NO_WAIT,   /* d is read before wtn_wgmma_wait */
+    SM90_NO_FENCE,  /* rows come by cp.async, without wtn_fence_async, */
+    SM90_OWN_FENCE, /* or with it by those who multiply (right), */
+    SM90_ONE_FENCE, /* or by one of them */
+    SM90_NO_BYTES,  /* the barrier expects 16 bytes more than come */
+    SM90_TWICE,     /* a barrier made twice */
+    SM90_WRITTEN,   /* a barrier overwritten */
+    SM90_LEFT       /* all threads leave while copies are under way */
 };
 witan_status_t sm90_product(const void *a, const void *b, float *d, uint32_t n, int32_t bf16,
                             int32_t add, int32_t broken, void *stream);
