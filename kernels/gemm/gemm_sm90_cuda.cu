@@ -71,7 +71,7 @@ template <bool gathers> WTN_DEVICE constexpr bool form_known(uint32_t kind)
     }
 }
 
-#define FULL_GATHERERS 3u /* all loading warps but the first */
+#define FULL_GATHERERS (LOADING_WARPS - 1)
 
 /* Registers of a thread that loads and of one that multiplies: LONG holds 192 sums. */
 #define LOADING_REGISTERS     56

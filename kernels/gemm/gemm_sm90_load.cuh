@@ -89,7 +89,7 @@ WTN_DEVICE tile_t *told_slot(char *memory, uint32_t number)
 {
     return (tile_t *)(memory + TOLD_AT) + number % TOLD_MAX;
 }
-WTN_DEVICE tile_t told_wait(char *memory, uint32_t number) /* all lanes, or one */
+WTN_DEVICE tile_t told_wait(char *memory, uint32_t number) /* all lanes */
 {
     wtn_mbarrier_wait(barrier_told(wtn_shared_address(memory), number), number / TOLD_MAX % 2);
     return *told_slot(memory, number);
@@ -393,8 +393,8 @@ template <typename form> WTN_DEVICE void load_rows_of_tiles(const gemm_params_t 
 #define GATHER_TOGETHER 32u /* at least; of all warps */
 
 /* Copy one stage's chunks, the lane's place in each row being `from`, and move on. Whole: rows
- * beyond the last were given a place too, and all are copied, by GATHER_TOGETHER rows, without
- * conditions in between. */
+ * beyond the last were given a place too and are copied until GATHER_TOGETHER rows or some more are
+ * whole, without conditions in between. */
 template <typename form, bool whole, uint32_t passes>
 WTN_DEVICE void gather_stage(const char *(&from)[passes], uint32_t first, uint32_t rows,
                              uint32_t left, wtn_saddr_t at)

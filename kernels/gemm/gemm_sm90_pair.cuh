@@ -9,7 +9,7 @@
  *
  * Warp 0 takes tiles, tells the others and brings weights, warp 1 gathers rows, four warps
  * multiply, and warp 2 counts what they have stored of h: to wait until the whole device could see
- * it took those that multiply 1.4 us a tile. */
+ * it took those that multiply 1.4 us a tile. Warp 3 only makes the first warpgroup whole. */
 #ifndef WTN_GEMM_SM90_PAIR_CUH
 #define WTN_GEMM_SM90_PAIR_CUH
 
@@ -18,6 +18,7 @@
 #define LIGHT_GATHERERS 1u
 #define COUNTING_WARP   2u
 #define PAIR_THREADS    ((LOADING_WARPS + 4) * 32)
+static_assert(LIGHT_GATHERERS < COUNTING_WARP && COUNTING_WARP < LOADING_WARPS, "each its own");
 
 typedef struct pair_params {
     gemm_params_t up, down;

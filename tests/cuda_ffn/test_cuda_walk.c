@@ -51,6 +51,7 @@ static void mark(const walked_t *tile, walk_form_t form, const int64_t *row_begi
 static void check_walk(walk_form_t form, const int64_t *row_begin, uint32_t experts, uint32_t N)
 {
     const uint32_t pair  = form_pair(form);
+    const bool     two   = N > 192 && N <= 384; /* tiles of columns */
     const size_t   cells = (size_t)row_begin[experts] * ((N + GRAIN - 1) / GRAIN);
     unsigned char *seen  = calloc(cells + 1, 1);
     walked_t      *tiles = malloc(TILES_MAX * sizeof(*tiles));
@@ -76,6 +77,9 @@ static void check_walk(walk_form_t form, const int64_t *row_begin, uint32_t expe
                 ck_assert_uint_eq(tile[rank].column, tile->column);
                 ck_assert_uint_eq(tile[rank].columns, tile->columns);
                 ck_assert_uint_gt(tile[rank].rows, 0);
+            }
+            if (tile->shares && form == WALK_LONG_PAIR && two) { /* none waits for the other */
+                ck_assert_uint_eq((tile[rank].rows + 63) / 64, (tile->rows + 63) / 64);
             }
         }
     }
