@@ -119,7 +119,7 @@ START_TEST(test_walk_over_many_experts)
         for (size_t e = 0; e < EXPERTS_MAX; e++) {
             begin[e + 1] = begin[e] + (draw(3) == 0 ? 0 : draw(most[n]));
         }
-        check_walk((walk_form_t)_i, begin, EXPERTS_MAX, 448);
+        check_walk((walk_form_t)_i, begin, EXPERTS_MAX, 200);
     }
 }
 END_TEST
