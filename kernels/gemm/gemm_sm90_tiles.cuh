@@ -300,21 +300,18 @@ WTN_DEVICE uint32_t full_choose(const survey_t &s, uint32_t N, bool few_rows)
 /* How an expert's rows are cut: pairs of tiles above each other, of which the blocks of a pair do
  * one each and share weights; then up to two tiles that each block does alone, in columns beside
  * the other's. Two where of the last pair one tile would have up to 64 rows, as it would take the
- * time of the other; but not where columns are few and an odd one leaves a block idle twice. */
+ * time of the other. (Of 1 or 3 tiles of columns pairs would cost less, as a block is idle twice;
+ * but to tell those apart the assembler wants a register more than there are.) */
 typedef struct layers {
     uint32_t pairs, alone;
 } layers_t;
 
-template <typename form> WTN_DEVICE bool cuts_parts(uint32_t column_tiles)
-{
-    return form::parts && (column_tiles % 2 == 0 || column_tiles > 5);
-}
-template <typename form> WTN_DEVICE layers_t cut_rows(uint32_t column_tiles, uint32_t rows)
+template <typename form> WTN_DEVICE layers_t cut_rows(uint32_t rows)
 {
     uint32_t blocks = divide_up(rows, form::rows);
     uint32_t alone  = blocks % form::pair;
 
-    if (cuts_parts<form>(column_tiles) && ends_in_part(rows)) {
+    if (form::parts && ends_in_part(rows)) {
         alone = 2;
     }
     return {(blocks - alone) / form::pair, alone};
@@ -335,7 +332,7 @@ typedef struct walk {
 
 template <typename form> WTN_DEVICE uint32_t walk_units(const walk_t &w, uint32_t rows)
 {
-    layers_t layers = cut_rows<form>(w.column_tiles, rows);
+    layers_t layers = cut_rows<form>(rows);
 
     return layers.pairs * w.column_tiles + layers.alone * divide_up(w.column_tiles, form::pair);
 }
@@ -379,8 +376,7 @@ template <typename form> WTN_DEVICE uint32_t crew_count(void)
 template <typename form> WTN_DEVICE uint32_t unit_count(const survey_t &s, const walk_t &w)
 {
     uint32_t blocks = form::rows == 16 ? s.blocks16 : form::rows == 64 ? s.blocks64 : s.blocks128;
-    uint32_t parts  = cuts_parts<form>(w.column_tiles) ? s.part128 : 0;
-    uint32_t alone  = form::pair == 1 ? 0 : s.odd128 + 2 * parts;
+    uint32_t alone  = form::pair == 1 ? 0 : s.odd128 + (form::parts ? 2 * s.part128 : 0);
 
     return (blocks - alone) / form::pair * w.column_tiles +
            alone * divide_up(w.column_tiles, form::pair);
@@ -437,7 +433,7 @@ template <typename form> WTN_DEVICE tile_t walk_find(walk_t &w, uint32_t index, 
 
     uint32_t local  = walk_window<form>(w, index);
     tile_t   tile   = walk_expert<form>(w, local);
-    layers_t layers = cut_rows<form>(w.column_tiles, tile.rows);
+    layers_t layers = cut_rows<form>(tile.rows);
     uint32_t each   = form::rows; /* of the last pair of tiles half its rows, in grains */
     uint32_t column, before;
 
