@@ -1,8 +1,13 @@
-/* A counting sort: each warp counts the rows of its part of the list by expert; prefix sums over
- * the parts, then over the experts, tell each part where its rows of an expert begin; each warp
- * then places its rows, 32 at a time in order. Many rows are one launch per step. Few rows are one
- * launch of one block, which keeps the rows in registers and the counters in shared memory: what
- * stands between the router and the first weights of a decode step is then two waits for memory. */
+/* A counting sort. Each block takes a part of the list: its warps count the part's rows by expert
+ * in shared memory and keep the rows in registers; what rows the other parts have of each expert
+ * says where the block's own begin, and each lane then places its rows. The rows of the other
+ * parts are counted by the block itself where parts are few, so that one launch does it all: what
+ * stands between the router and the first weights of a decode step is then two waits for memory.
+ * Of more parts a launch of its own counts each once.
+ *
+ * Where the counters of so many experts do not fit, the same is done in steps, a launch each:
+ * counters of all parts in memory, prefix sums over the parts, then over the experts, then places,
+ * 32 rows of a warp at a time. */
 #include <inttypes.h>
 
 #include "core/error.h"
@@ -11,35 +16,50 @@
 #include "kernels/cuda/scan.cuh"
 #include "kernels/sort/sort.h"
 
-#define ONE_THREADS 1024
-#define THREADS     256
-/* One block does it all: with up to ONE_ROWS rows per lane, as many parts as that makes, and
- * counters of all parts and first places of the experts together in ONE_WORDS, 66 KB of shared
- * memory. */
-#define ONE_ROWS     8
-#define ONE_ROWS_MAX (ONE_THREADS * ONE_ROWS)
-#define ONE_WORDS    (33 * 512)
+#define BLOCK_THREADS 1024
+#define COUNT_THREADS 512 /* leaves room for blocks of the next kernel to come early */
+#define THREADS       256
+/* A block's counters: one of each expert for each warp, and two more. 72 KB of shared memory. */
+#define BLOCK_WORDS (36 * 512)
+#define TABLES      2
+/* Rows of a lane: as few as make not more than PARTS_WANTED parts. */
+#define EACH_MAX     8
+#define PARTS_WANTED 128
+/* Where each block counts the rows of all the others: parts, rows and, up to LITTLE_ROWS rows,
+ * warps of a block. */
+#define ALONE_PARTS  32
+#define ALONE_ROWS   16384
+#define ALONE_WARPS  16
+#define LITTLE_ROWS  4096
+#define LITTLE_WARPS 8
+/* Counters of all parts that each block reads. */
+#define TABLE_WORDS (128 * 1024)
 /* Experts up to which a warp's counters are in shared memory. */
 #define SHARED_EXPERTS 1024
-/* Parts: as many as one block has warps, or not less than PART_ROWS each, and together not more
- * than PARTS_MAX * E or COUNTERS_MAX counters. */
+/* Parts in steps: not less than PART_ROWS each, and together not more than PARTS_MAX * E or
+ * COUNTERS_MAX counters. */
 #define PART_ROWS    256
 #define PARTS_MAX    1024
 #define COUNTERS_MAX ((int64_t)8 << 20)
-/* Loads in flight per lane over parts. */
-#define DEPTH 4
-#define NONE  0xffffffffu
+/* Loads in flight per lane over parts, and over the rows of other parts. */
+#define DEPTH       4
+#define DEPTH_WARPS 8
+#define DEPTH_ROWS  8
+#define NONE        0xffffffffu
 
 typedef struct sort_params {
     const int32_t *row_expert;
     const int64_t *row_in, *row_out;
     int64_t       *row_begin, *row_counts, *order, *sorted_in, *sorted_out;
-    uint32_t      *count; /* [E][parts]: rows; then rows of earlier parts; then the next place */
-    uint32_t      *total; /* [E]; then first place */
-    uint32_t      *counters;
-    int64_t        row_count, part_rows;
-    uint32_t       part_count, expert_count;
-    bool           shared_counters;
+    /* By blocks [parts][E], NULL: each block counts by itself. In steps [E][parts]: rows; then rows
+     * of earlier parts; then the next place. */
+    uint32_t *count;
+    uint32_t *total; /* in steps [E]; then first place */
+    uint32_t *counters;
+    int64_t   row_count, part_rows;
+    uint32_t  part_count, expert_count;
+    uint32_t  warp_count; /* of a block that have rows */
+    bool      shared_counters;
 } sort_params_t;
 
 /* A warp's counters, one per expert, `stride` apart. */
@@ -261,7 +281,7 @@ WTN_KERNEL(THREADS, 4) scan_kernel(WTN_PARAMS(sort_params_t, p))
     scan_parts(p);
 }
 
-WTN_KERNEL(ONE_THREADS, 1) experts_kernel(WTN_PARAMS(sort_params_t, p))
+WTN_KERNEL(BLOCK_THREADS, 1) experts_kernel(WTN_PARAMS(sort_params_t, p))
 {
     wtn_grid_join();
     scan_experts(p, (uint32_t *)wtn_shared());
@@ -273,74 +293,166 @@ WTN_KERNEL(THREADS, 4) place_kernel(WTN_PARAMS(sort_params_t, p))
     place_parts(p);
 }
 
-/* ---- one block ---- */
+/* ---- by blocks ---- */
 
-/* Each expert's counters become rows of earlier parts, and first[e] where its rows begin. */
-WTN_DEVICE void scan_counters(const sort_params_t &p, uint32_t *counters, uint32_t *first,
-                              uint32_t *shared)
+/* Rows from..to - 1 of each expert, added to table [E]. */
+WTN_DEVICE void count_rows(const sort_params_t &p, int64_t from, int64_t to, uint32_t *table)
+{
+    const uint32_t step = wtn_thread_count();
+
+    for (int64_t i = from + wtn_thread(); i < to; i += (int64_t)DEPTH_ROWS * step) {
+        uint32_t expert[DEPTH_ROWS];
+
+#pragma unroll
+        for (uint32_t d = 0; d < DEPTH_ROWS; d++) {
+            expert[d] = expert_of(p, i + (int64_t)d * step, to);
+        }
+#pragma unroll
+        for (uint32_t d = 0; d < DEPTH_ROWS; d++) {
+            if (expert[d] != NONE) {
+                wtn_atomic_add(&table[expert[d]], 1);
+            }
+        }
+    }
+}
+
+/* The same for the rows of parts from..to - 1, which were counted before. */
+WTN_DEVICE void add_counts(const sort_params_t &p, uint32_t from, uint32_t to, uint32_t *table)
+{
+    const uint32_t threads = wtn_thread_count(), E = p.expert_count;
+    const uint32_t groups = threads > E ? threads / E : 1,
+                   group  = threads > E ? wtn_thread() / E : 0;
+
+    for (uint32_t e = wtn_thread() - group * E; group < groups && e < E; e += threads) {
+        uint32_t sum = 0;
+
+#pragma unroll 8
+        for (uint32_t part = from + group; part < to; part += groups) {
+            sum += p.count[(size_t)part * E + e];
+        }
+        if (sum > 0) {
+            wtn_atomic_add(&table[e], sum);
+        }
+    }
+}
+
+/* Each warp's counters [warps][E] become rows of the warps before it; before[e], rows of earlier
+ * parts, becomes the place of the block's first row of expert e. The first block tells how many
+ * rows each expert has. */
+WTN_DEVICE void scan_block(const sort_params_t &p, uint32_t *counters, uint32_t *before,
+                           const uint32_t *after, uint32_t *shared)
 {
     uint32_t all_rows = 0;
 
     for (uint32_t begin = 0; begin < p.expert_count; begin += wtn_thread_count()) {
         const uint32_t e    = begin + wtn_thread();
-        uint32_t       rows = 0, all, before;
+        const bool     mine = e < p.expert_count;
+        uint32_t       own  = 0, rows, first, all;
 
-        for (uint32_t part = 0; part < p.part_count && e < p.expert_count; part++) {
-            uint32_t      *at    = counters + part * p.expert_count + e;
-            const uint32_t count = *at;
+        for (uint32_t warp = 0; warp < p.warp_count && mine; warp += DEPTH_WARPS) {
+            uint32_t count[DEPTH_WARPS];
 
-            *at = rows;
-            rows += count;
+#pragma unroll
+            for (uint32_t d = 0; d < DEPTH_WARPS; d++) {
+                count[d] = warp + d < p.warp_count ? counters[(warp + d) * p.expert_count + e] : 0;
+            }
+#pragma unroll
+            for (uint32_t d = 0; d < DEPTH_WARPS; d++) {
+                if (warp + d < p.warp_count) {
+                    counters[(warp + d) * p.expert_count + e] = own;
+                }
+                own += count[d];
+            }
         }
-        before = all_rows + wtn_block_scan(rows, shared, &all);
-        if (e < p.expert_count) {
-            first[e] = before;
-            tell_expert(p, e, before, rows);
+        rows  = mine ? before[e] + own + after[e] : 0;
+        first = all_rows + wtn_block_scan(rows, shared, &all);
+        if (mine) {
+            before[e] += first;
+        }
+        if (mine && wtn_block() == 0) {
+            tell_expert(p, e, first, rows);
         }
         all_rows += all;
     }
-    tell_end(p, all_rows);
+    if (wtn_block() == 0) {
+        tell_end(p, all_rows);
+    }
 }
 
-/* A warp per part, `each` rows a lane. Shared memory: for the scan; first places [E]; counters
- * [parts][E]. */
-template <uint32_t each> WTN_KERNEL(ONE_THREADS, 1) one_kernel(WTN_PARAMS(sort_params_t, p))
+/* A block per part. Shared memory: counters [E]. */
+WTN_KERNEL(COUNT_THREADS, 1) count_blocks_kernel(WTN_PARAMS(sort_params_t, p))
+{
+    uint32_t *const table = (uint32_t *)wtn_shared();
+
+    for (uint32_t e = wtn_thread(); e < p.expert_count; e += wtn_thread_count()) {
+        table[e] = 0;
+    }
+    wtn_grid_join();
+    wtn_sync_block();
+    count_rows(p, wtn_block() * p.part_rows, part_end(p, wtn_block()), table);
+    wtn_sync_block();
+    for (uint32_t e = wtn_thread(); e < p.expert_count; e += wtn_thread_count()) {
+        p.count[(size_t)wtn_block() * p.expert_count + e] = table[e];
+    }
+}
+
+/* A block per part, `each` rows a lane. Shared memory: for the scan; rows of earlier parts and of
+ * later ones [E] each; counters [warps][E]. */
+template <uint32_t each> WTN_KERNEL(BLOCK_THREADS, 1) blocks_kernel(WTN_PARAMS(sort_params_t, p))
 {
     uint32_t *const  shared = (uint32_t *)wtn_shared();
-    uint32_t *const  first  = shared + WTN_SCAN_WORDS;
-    uint32_t *const  counts = first + p.expert_count;
-    const uint32_t   part   = wtn_thread() >> 5;
-    const counters_t own    = {counts + part * p.expert_count, 1};
-    const int64_t    begin  = part * p.part_rows + wtn_lane();
+    uint32_t *const  before = shared + WTN_SCAN_WORDS;
+    uint32_t *const  after  = before + p.expert_count;
+    uint32_t *const  counts = after + p.expert_count;
+    const uint32_t   part = wtn_block(), warp = wtn_thread() >> 5;
+    const counters_t at    = {counts + warp * p.expert_count, 1};
+    const int64_t    end   = part_end(p, part);
+    const int64_t    begin = part * p.part_rows + warp * (32 * (int64_t)each) + wtn_lane();
+    constexpr bool   early = each < EACH_MAX; /* what so many rows carry does not fit registers */
     uint32_t         expert[each], place[each];
-    carried_t        with[each];
+    carried_t        with[each] = {};
 
-    for (uint32_t e = wtn_lane(); part < p.part_count && e < p.expert_count; e += 32) {
-        own.at[e] = 0;
+    for (uint32_t e = wtn_thread(); e < p.expert_count; e += wtn_thread_count()) {
+        before[e] = 0;
+        after[e]  = 0;
     }
+    for (uint32_t e = wtn_lane(); warp < p.warp_count && e < p.expert_count; e += 32) {
+        at.at[e] = 0;
+    }
+    wtn_sync_block();
     wtn_grid_release();
     wtn_grid_wait();
 #pragma unroll
     for (uint32_t i = 0; i < each; i++) {
         const int64_t row = begin + 32 * i;
 
-        expert[i] = expert_of(p, row, p.row_count);
-        with[i]   = row < p.row_count ? carried_of(p, row) : carried_t{};
+        expert[i] = expert_of(p, row, end);
+        if (early && row < end) {
+            with[i] = carried_of(p, row);
+        }
     }
-    wtn_sync_warp();
+    if (p.count == nullptr) {
+        count_rows(p, 0, part * p.part_rows, before);
+        count_rows(p, end, p.row_count, after);
+    } else {
+        add_counts(p, 0, part, before);
+        add_counts(p, part + 1, p.part_count, after);
+    }
 #pragma unroll
     for (uint32_t i = 0; i < each; i++) {
-        place[i] = take_place(own, expert[i]);
+        place[i] = take_place(at, expert[i]);
     }
     wtn_sync_block();
-    scan_counters(p, counts, first, shared);
+    scan_block(p, counts, before, after, shared);
     wtn_sync_block();
 #pragma unroll
     for (uint32_t i = 0; i < each; i++) {
-        const uint32_t e = expert[i];
+        const uint32_t e   = expert[i];
+        const int64_t  row = begin + 32 * i;
 
         if (e != NONE) {
-            place_row(p, begin + 32 * i, with[i], first[e] + own.at[e] + place[i]);
+            place_row(p, row, early ? with[i] : carried_of(p, row),
+                      before[e] + at.at[e] + place[i]);
         }
     }
 }
@@ -351,10 +463,7 @@ static int64_t parts_of(int64_t row_count, int32_t expert_count)
 {
     const int64_t most = wtn_min_i64(PARTS_MAX, COUNTERS_MAX / wtn_max_i64(1, expert_count));
 
-    const int64_t useful =
-        row_count <= ONE_ROWS_MAX ? ONE_THREADS / 32 : wtn_ceil_div(row_count, PART_ROWS);
-
-    return wtn_max_i64(1, wtn_min_i64(most, wtn_min_i64(useful, row_count)));
+    return wtn_max_i64(1, wtn_min_i64(most, wtn_ceil_div(row_count, PART_ROWS)));
 }
 
 static void carve(wtn_carver_t *carver, int64_t parts, int32_t expert_count, sort_params_t *params)
@@ -391,7 +500,7 @@ static witan_status_t run_steps(const wtn_sort_args_t *args, const sort_params_t
     launch.shared_bytes = 0;
     WTN_TRY(wtn_launch_early(&launch, scan_kernel, params));
     launch.blocks       = 1;
-    launch.threads      = ONE_THREADS;
+    launch.threads      = BLOCK_THREADS;
     launch.shared_bytes = WTN_SCAN_WORDS * 4;
     WTN_TRY(wtn_launch_early(&launch, experts_kernel, params));
     launch.threads      = THREADS;
@@ -404,34 +513,64 @@ fail:
     return status;
 }
 
-/* One block: false where it can not hold so much. */
-static bool fits_one(sort_params_t *params, uint32_t each)
+/* By blocks of as many warps as there is room for the counters of, `each` rows a lane: 0 where that
+ * would be too many parts. */
+static uint32_t choose_blocks(sort_params_t *params, int64_t parts_max)
 {
-    const int64_t rows = 32 * (int64_t)each, parts = wtn_ceil_div(params->row_count, rows);
+    const int64_t rows = params->row_count, E = wtn_max_i64(1, params->expert_count);
+    const int64_t room  = (BLOCK_WORDS - WTN_SCAN_WORDS) / E - TABLES;
+    const int64_t most  = rows <= LITTLE_ROWS  ? LITTLE_WARPS
+                          : rows <= ALONE_ROWS ? ALONE_WARPS
+                                               : BLOCK_THREADS / 32;
+    const int64_t warps = wtn_min_i64(most, room);
 
-    if (params->row_count > ONE_THREADS * (int64_t)each ||
-        (parts + 1) * params->expert_count > ONE_WORDS) {
-        return false;
+    for (uint32_t each = 1; warps > 0 && each <= EACH_MAX; each *= 2) {
+        const int64_t of_warp = 32 * (int64_t)each;
+        const int64_t parts   = wtn_max_i64(1, wtn_ceil_div(rows, warps * of_warp));
+        const bool    alone   = parts <= ALONE_PARTS && rows <= ALONE_ROWS;
+
+        if (alone || (parts <= parts_max && parts * E <= TABLE_WORDS &&
+                      (parts <= PARTS_WANTED || each == EACH_MAX))) {
+            params->count      = alone ? NULL : params->count;
+            params->warp_count = (uint32_t)wtn_min_i64(warps, wtn_ceil_div(rows, of_warp));
+            params->part_count = (uint32_t)parts;
+            params->part_rows  = warps * of_warp;
+            return each;
+        }
     }
-    params->part_count = (uint32_t)parts;
-    params->part_rows  = rows;
-    return true;
+    return 0;
 }
 
-static witan_status_t run_one(const wtn_sort_args_t *args, const sort_params_t *params,
-                              uint32_t each)
+static witan_status_t run_blocks(const wtn_sort_args_t *args, sort_params_t *params, uint32_t each)
 {
-    const int64_t experts = (params->expert_count + 31) / 32 * (int64_t)32;
-    const int64_t threads = wtn_max_i64(params->part_count * (int64_t)32, experts);
-    wtn_launch_t  launch  = {};
+    static void (*const kernels[])(sort_params_t) = {blocks_kernel<1>, blocks_kernel<2>,
+                                                     blocks_kernel<4>, blocks_kernel<8>};
+    const int64_t  experts = wtn_min_i64(BLOCK_THREADS, params->expert_count);
+    const int64_t  lanes   = wtn_max_i64(params->warp_count * (int64_t)32, experts);
+    const size_t   tables  = TABLES + (size_t)params->warp_count;
+    wtn_launch_t   launch  = {};
+    witan_status_t status;
+    uint32_t       kind = 0;
 
-    launch.name    = "sort";
-    launch.stream  = args->stream;
-    launch.threads = (uint32_t)wtn_max_i64(32, wtn_min_i64(threads, ONE_THREADS));
-    launch.blocks  = 1;
+    while (1u << kind < each) {
+        kind++;
+    }
+    launch.name   = "sort";
+    launch.stream = args->stream;
+    launch.blocks = params->part_count;
+    if (params->count != NULL) {
+        launch.threads      = COUNT_THREADS;
+        launch.shared_bytes = params->expert_count * sizeof(uint32_t);
+        WTN_TRY(wtn_launch_early(&launch, count_blocks_kernel, params));
+    }
+    launch.threads = (uint32_t)wtn_max_i64(1, wtn_ceil_div(lanes, 32)) * 32;
     launch.shared_bytes =
-        (WTN_SCAN_WORDS + (params->part_count + 1) * (size_t)params->expert_count) * 4;
-    return wtn_launch_early(&launch, each == 1 ? one_kernel<1> : one_kernel<ONE_ROWS>, params);
+        (WTN_SCAN_WORDS + tables * (size_t)params->expert_count) * sizeof(uint32_t);
+    WTN_TRY(wtn_launch_early(&launch, kernels[kind], params));
+    return WITAN_OK;
+
+fail:
+    return status;
 }
 
 extern "C" witan_status_t wtn_cuda_sort(const wtn_sort_args_t *args)
@@ -440,6 +579,7 @@ extern "C" witan_status_t wtn_cuda_sort(const wtn_sort_args_t *args)
     const int64_t parts  = parts_of(args->row_count, args->expert_count);
     wtn_carver_t  carver = {(char *)args->workspace, 0};
     sort_params_t params = {};
+    uint32_t      each;
 
     if (args->row_count < 0 || args->row_count >= (int64_t)NONE || args->workspace == NULL ||
         args->workspace_bytes < needed) {
@@ -463,9 +603,6 @@ extern "C" witan_status_t wtn_cuda_sort(const wtn_sort_args_t *args)
     params.part_rows       = (wtn_ceil_div(args->row_count, parts) + 31) / 32 * 32;
     params.expert_count    = (uint32_t)args->expert_count;
     params.shared_counters = args->expert_count <= SHARED_EXPERTS;
-    if (fits_one(&params, 1)) {
-        return run_one(args, &params, 1);
-    }
-    return fits_one(&params, ONE_ROWS) ? run_one(args, &params, ONE_ROWS)
-                                       : run_steps(args, &params);
+    each                   = choose_blocks(&params, parts);
+    return each > 0 ? run_blocks(args, &params, each) : run_steps(args, &params);
 }

@@ -392,9 +392,13 @@ int main(void)
     time_schedule(128, 2048, 128, 8, 1);
     time_schedule(1, 7168, 256, 8, 8);
     time_sort(2097152, 256);
+    time_sort(262144, 128);
     time_sort(262144, 16);
+    time_sort(131072, 128);
+    time_sort(32768, 128);
     time_sort(8192, 128);
     time_sort(2048, 128);
+    time_sort(1024, 128);
     time_sort(512, 128);
     time_sort(8, 128);
     return 0;
