@@ -38,7 +38,7 @@ WTN_DEVICE uint32_t form_releases(uint32_t kind)
 
 /* Up knows nothing before its row counts. Those of down were there before up began, as the weights
  * were, and its tickets were cleared: only who reads h or writes waits for the end of up (here,
- * load_rows_of_tiles, gather_tiles), while warp 0 finds tiles and brings weights. */
+ * load_rows_of_tiles, gather_tiles), while tiles are found and weights brought. */
 template <bool up> WTN_DEVICE void wait_before_survey(void)
 {
     if (up) {
@@ -48,7 +48,7 @@ template <bool up> WTN_DEVICE void wait_before_survey(void)
 }
 template <bool up> WTN_DEVICE void wait_after_survey(void)
 {
-    if (!up && wtn_warp() > 1) {
+    if (!up && wtn_warp() > 1 && wtn_warp() != FINDING_WARP) {
         wtn_grid_wait();
         wtn_grid_release();
     }
@@ -100,7 +100,7 @@ full_kernel(WTN_PARAMS(gemm_params_t, p))
     if (!form_known<gathers>(kind)) {
         kind = full_choose<gathers>(survey, p.N, p.few_rows);
     }
-    init_passed(wtn_shared_address(memory));
+    init_taking(wtn_shared_address(memory));
     init_barriers(wtn_shared_address(memory), gatherers, form_releases(kind));
     wtn_sync_cluster();
     wait_after_survey<up>();

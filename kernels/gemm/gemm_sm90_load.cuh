@@ -7,9 +7,11 @@
 
 #include "kernels/gemm/gemm_sm90_tiles.cuh"
 
-/* Warps that do not multiply: 0 takes tiles, tells the others and brings weights, 1 brings rows; or
- * the form's gatherers, from 1 on, gather them. */
+/* Warps that do not multiply: 0 brings weights, 1 rows, and the last one finds tiles and tells the
+ * others; or the form's gatherers, from 1 on, gather rows, and where they are all the warps there
+ * are, 0 finds tiles, too. */
 #define LOADING_WARPS 4u
+#define FINDING_WARP  (LOADING_WARPS - 1)
 #define FULL_THREADS  ((LOADING_WARPS + 8) * 32)
 #define STAGES_MAX    10u
 #define ATOM          64u  /* columns of K in a swizzled row */
@@ -27,6 +29,7 @@
 #define PASSED_MAX     2u
 #define PASSED_AT      (HEARD_AT + TOLD_MAX * 8) /* barriers passed, barriers taken, numbers */
 #define PASSED_NUMBERS (PASSED_AT + 2 * PASSED_MAX * 8)
+#define BEGUN_AT       (PASSED_NUMBERS + PASSED_MAX * 4) /* barrier begun */
 
 typedef struct gemm_params {
     wtn_tensor_map_t   w_narrow, w_slim; /* of [E * N][K]; boxes of so many rows */
@@ -53,7 +56,8 @@ typedef struct gemm_params {
 #if WTN_HAS_SM90A
 
 static_assert(TOLD_MAX >= STAGES_MAX + 2, "a slot is free when it is wanted");
-static_assert(HEARD_AT % 8 == 0 && PASSED_AT + PASSED_MAX * 20 <= TURN_AT, "before the row counts");
+static_assert(HEARD_AT % 8 == 0 && BEGUN_AT % 8 == 0 && BEGUN_AT + 8 <= TURN_AT,
+              "before the row counts");
 
 typedef struct ring { /* a stage of the ring, and which time round */
     uint32_t stage, parity;
@@ -108,10 +112,15 @@ WTN_DEVICE wtn_saddr_t barrier_taken(wtn_saddr_t shared, uint32_t place)
 {
     return shared + PASSED_AT + (PASSED_MAX + place) * 8;
 }
-/* Before init_barriers, whose fence is for these, too. */
-WTN_DEVICE void init_passed(wtn_saddr_t shared)
+WTN_DEVICE wtn_saddr_t barrier_begun(wtn_saddr_t shared)
+{
+    return shared + BEGUN_AT;
+}
+/* What tiles are taken by. Before init_barriers, whose fence is for these, too. */
+WTN_DEVICE void init_taking(wtn_saddr_t shared)
 {
     if (wtn_thread() == 0) {
+        wtn_mbarrier_init(barrier_begun(shared), 1);
         for (uint32_t i = 0; i < PASSED_MAX; i++) {
             wtn_mbarrier_init(barrier_passed(shared, i), 1);
             wtn_mbarrier_init(barrier_taken(shared, i), 1);
@@ -342,8 +351,8 @@ template <typename form> WTN_DEVICE tile_t taker_next(uint32_t ticket, taker_t &
     return taker_find<form>(taker);
 }
 
-/* Warp 0: all lanes find tiles, one loads. The next tile is asked for, found and told while the
- * first steps of one are on their way. */
+/* Warp 0 where there is no finder: all lanes find tiles, one loads. The next tile is asked for,
+ * found and told while the first steps of one are on their way. */
 template <typename form>
 WTN_DEVICE void load_tiles(const gemm_params_t &p, const survey_t &survey, char *memory)
 {
@@ -368,6 +377,58 @@ WTN_DEVICE void load_tiles(const gemm_params_t &p, const survey_t &survey, char 
         wtn_sync_warp();
         load_weights<form>(p, tile, taker.rank, 1, steps, shared, ring);
         tile = next;
+    }
+}
+
+/* Whether a warp is left to find tiles. */
+template <typename form> WTN_DEVICE constexpr bool has_finder(void)
+{
+    return form::gatherers < FINDING_WARP;
+}
+
+/* FINDING_WARP. Each tile is taken when the one before it has been begun: so blocks end together,
+ * and no more are told than there are slots. */
+template <typename form>
+WTN_DEVICE void find_tiles(const gemm_params_t &p, const survey_t &survey, char *memory)
+{
+    wtn_saddr_t shared = wtn_shared_address(memory);
+    taker_t     taker;
+    tile_t      tile = taker_begin<form>(p, survey, taker);
+
+    for (uint32_t i = 0;; i++) {
+        uint32_t ticket = 0;
+
+        if (wtn_elect()) {
+            tell(memory, i, tile);
+        }
+        wtn_sync_warp();
+        if (tile.end) {
+            break;
+        }
+        wtn_mbarrier_wait(barrier_begun(shared), i % 2);
+        ticket = taker.rank == 0 ? take_ticket(p.tickets) : 0;
+        tile   = taker_next<form>(ticket, taker, memory);
+    }
+}
+
+/* Warp 0 beside it. */
+template <typename form> WTN_DEVICE void load_weights_of_tiles(const gemm_params_t &p, char *memory)
+{
+    wtn_saddr_t shared = wtn_shared_address(memory);
+    uint32_t    rank   = form::pair > 1 ? wtn_cluster_rank() : 0;
+    ring_t      ring   = {0, 1};
+
+    for (uint32_t i = 0;; i++) {
+        tile_t tile = told_wait(memory, i);
+
+        if (tile.end) {
+            break;
+        }
+        if (wtn_elect()) {
+            wtn_mbarrier_arrive(barrier_begun(shared));
+        }
+        wtn_sync_warp();
+        load_weights<form>(p, tile, rank, 0, step_count<form>(p), shared, ring);
     }
 }
 
@@ -489,10 +550,17 @@ template <typename form> WTN_DEVICE void gather_tiles(const gemm_params_t &p, ch
 template <typename form>
 WTN_DEVICE void load(const gemm_params_t &p, const survey_t &survey, char *memory)
 {
-    if (wtn_warp() == 0) {
+    if constexpr (has_finder<form>()) {
+        if (wtn_warp() == 0) {
+            load_weights_of_tiles<form>(p, memory);
+        } else if (wtn_warp() == FINDING_WARP) {
+            find_tiles<form>(p, survey, memory);
+        }
+    } else if (wtn_warp() == 0) {
         load_tiles<form>(p, survey, memory);
-    } else if constexpr (form::gatherers > 0) {
-        if (wtn_warp() <= form::gatherers) {
+    }
+    if constexpr (form::gatherers > 0) {
+        if (wtn_warp() > 0 && wtn_warp() <= form::gatherers) {
             gather_tiles<form>(p, memory);
         }
     } else if (wtn_warp() == 1) {

@@ -64,9 +64,8 @@ typedef enum form_kind {
 #define SURVEY  1024u /* experts whose row counts are read at a time */
 
 /* A form as a type, so that all its numbers are the compiler's. `narrow`: columns of its narrower
- * tiles, or 0; `grain`: by how many rows a tile costs; `parts`: whether the last pair of tiles may
- * be two done alone (cut_rows); `gatherers`: warps that gather rows, none where rows lie side by
- * side. */
+ * tiles, or 0; `parts`: whether the last pair of tiles may be two done alone (cut_rows);
+ * `gatherers`: warps that gather rows, none where rows lie side by side. */
 template <uint32_t form_rows, uint32_t form_columns, uint32_t form_atoms, uint32_t form_stages,
           uint32_t form_pair, uint32_t form_turns, bool form_across, uint32_t form_gatherers = 0>
 struct form {
@@ -74,8 +73,8 @@ struct form {
                               stages = form_stages, pair = form_pair, turns = form_turns;
     static constexpr bool     across    = form_across;
     static constexpr uint32_t gatherers = form_gatherers;
-    static constexpr uint32_t narrow = columns == 192 ? 128 : 0, grain = across ? 16 : 64;
-    static constexpr bool     parts = narrow > 0 && pair > 1;
+    static constexpr uint32_t narrow    = columns == 192 ? 128 : 0;
+    static constexpr bool     parts     = narrow > 0 && pair > 1;
 
     static constexpr uint32_t stage_bytes  = (rows + columns) * atoms * 128;
     static constexpr bool     bulk         = turns > 1; /* how rows are stored */
@@ -434,20 +433,23 @@ template <typename form> WTN_DEVICE tile_t walk_find(walk_t &w, uint32_t index, 
     uint32_t local  = walk_window<form>(w, index);
     tile_t   tile   = walk_expert<form>(w, local);
     layers_t layers = cut_rows<form>(tile.rows);
-    uint32_t each   = form::rows; /* of the last pair of tiles half its rows, in grains */
+    uint32_t each   = form::rows;
     uint32_t column, before;
 
     tile.shares = local < layers.pairs * w.column_tiles;
     if (tile.shares) {
-        uint32_t group = local / (most * w.column_tiles);
+        uint32_t group = layers.pairs > most ? local / (most * w.column_tiles) : 0;
         uint32_t width = layers.pairs - group * most;
 
         width = width < most ? width : most;
         local -= group * most * w.column_tiles;
         column = local / width;
         before = (group * most + local % width) * form::pair * form::rows;
-        each   = divide_up(tile.rows - before, form::pair * form::grain) * form::grain;
-        each   = each < form::rows ? each : form::rows;
+        if (form::across) { /* of the last pair half its rows each, as a tile costs by 16 */
+            uint32_t half = divide_up(tile.rows - before, form::pair * 16) * 16;
+
+            each = half < form::rows ? half : form::rows;
+        }
         before += rank % form::pair * each;
     } else {
         uint32_t second = layers.alone > 1 ? 1 : 0;
