@@ -54,6 +54,53 @@ WTN_DEVICE uint32_t wtn_block_scan(uint32_t value, uint32_t *shared, uint32_t *t
     return before;
 }
 
+/* Column 0 of counters [rows][width] becomes what the rows before each have; the sum of all. */
+WTN_DEVICE uint32_t wtn_scan_column(uint32_t *counters, uint32_t width, uint32_t rows)
+{
+    constexpr uint32_t depth = 8; /* in flight */
+
+    uint32_t sum = 0;
+
+    for (uint32_t row = 0; row < rows; row += depth) {
+        uint32_t value[depth];
+
+#pragma unroll
+        for (uint32_t d = 0; d < depth; d++) {
+            value[d] = row + d < rows ? counters[(row + d) * width] : 0;
+        }
+#pragma unroll
+        for (uint32_t d = 0; d < depth; d++) {
+            if (row + d < rows) {
+                counters[(row + d) * width] = sum;
+            }
+            sum += value[d];
+        }
+    }
+    return sum;
+}
+
+/* Rows from..to - 1 of counters [.][width], by the whole block: added to table [width], in shared
+ * memory. */
+WTN_DEVICE void wtn_block_add(const uint32_t *counters, uint32_t width, uint32_t from, uint32_t to,
+                              uint32_t *table)
+{
+    const uint32_t threads = wtn_thread_count();
+    const uint32_t groups = threads > width ? threads / width : 1; /* each takes some of the rows */
+    const uint32_t group  = threads > width ? wtn_thread() / width : 0;
+
+    for (uint32_t i = wtn_thread() - group * width; group < groups && i < width; i += threads) {
+        uint32_t sum = 0;
+
+#pragma unroll 8
+        for (uint32_t row = from + group; row < to; row += groups) {
+            sum += counters[(size_t)row * width + i];
+        }
+        if (sum > 0) {
+            wtn_atomic_add(&table[i], sum);
+        }
+    }
+}
+
 /* Blocks for `wanted` blocks' worth of work, walked in strides by at most `per_sm` blocks on each
  * multiprocessor. */
 static inline uint32_t wtn_grid(int64_t wanted, int32_t per_sm, int32_t sm_reserved)

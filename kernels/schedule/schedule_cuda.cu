@@ -1,52 +1,27 @@
-/* The schedule as a stable counting sort of (token, k) by destination: each warp walks its part of
- * the tokens in order, once to count and once to place; prefix sums lie between. Few tokens are one
- * launch of one block, more are one launch per step; the steps are the same. */
+/* The schedule as a stable counting sort of (token, k) by destination. Each block takes a part of
+ * the tokens: its warps count what of theirs goes to each peer and keep the places found so far in
+ * registers; what the other parts have for each peer says where the block's own begin, and each
+ * lane then writes what it has. Few parts are one launch, in which each block counts the others by
+ * itself; of more a launch of its own counts each once.
+ *
+ * Where tokens have more experts than a warp has lanes, or peers or experts are too many for a
+ * block's tables, the same is done in steps, a launch each: each warp walks its part of the tokens
+ * in order, once to count and once to place; prefix sums lie between. */
 #include <inttypes.h>
 
 #include "core/error.h"
 #include "core/util.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/scan.cuh"
-#include "kernels/schedule/replica.cuh"
+#include "kernels/schedule/schedule_blocks.cuh"
 
-#define SMALL_THREADS 1024
-#define THREADS       256
-/* What one block does alone, its tables in SMALL_WORDS of shared memory: (token, k) up to
- * SMALL_ENTRIES, peers and experts likewise. */
-#define SMALL_ENTRIES 16384
-#define SMALL_PEERS   128
-#define SMALL_EXPERTS 4096
-#define SMALL_WORDS   (22 * 1024)
-/* Peers and experts up to which cursors and counters are in shared memory. */
-#define SHARED_PEERS   512
-#define SHARED_EXPERTS 4096
-/* Parts: as many as one block has warps, or not less than PART_ENTRIES each; PARTS_MAX, and cursors
- * COUNTERS_MAX, at most. */
+#define THREADS 256
+/* Peers up to which cursors are in shared memory. */
+#define SHARED_PEERS 512
+/* Parts in steps: not less than PART_ENTRIES each; PARTS_MAX, and cursors COUNTERS_MAX, at most. */
 #define PART_ENTRIES 256
 #define PARTS_MAX    1024
 #define COUNTERS_MAX ((int64_t)1 << 20)
-#define NONE         0xffffffffu
-
-/* Of each peer and part, [peers][parts]: rows and tokens; then those of earlier parts; then the
- * next ones. `last` is the last token that went there. */
-typedef struct tables {
-    uint32_t *row, *token, *last;
-    uint32_t *row_total, *token_total; /* [peers] */
-    uint32_t *expert;                  /* [E] (token, k) of an expert */
-} tables_t;
-
-typedef struct schedule_params {
-    const int32_t *ids;
-    wtn_replicas_t replicas;
-    int64_t        token_count, part_tokens, round_tokens;
-    uint32_t       expert_count, topk, peer_count, part_count, slot_count;
-    uint32_t       table_at; /* of one block: words of shared memory before its tables */
-    int32_t        round_count;
-    bool           reduced, shared_cursors, shared_experts;
-    int64_t       *expert_token_counts, *pair_token_begin, *pair_row_begin, *send_token;
-    int64_t       *token_first_row, *round_row_begin, *sum_index;
-    tables_t       table;
-} schedule_params_t;
 
 /* A warp's cursors, one of each peer, `stride` apart. */
 typedef struct cursors {
@@ -75,22 +50,6 @@ WTN_DEVICE uint32_t all_warps(void)
 {
     return wtn_block_count() * (wtn_thread_count() >> 5);
 }
-
-/* Where a warp is: each lane has one (token, k), lanes follow each other. */
-typedef struct place {
-    int64_t  token;
-    uint32_t k;
-    uint32_t carry; /* places of lane 0's token found in earlier strides; all lanes have it */
-} place_t;
-
-/* What the 32 (token, k) of a stride have in common. */
-typedef struct stride {
-    uint32_t peer;       /* or NONE */
-    uint32_t same_peer;  /* lanes going there */
-    uint32_t same_token; /* lanes of the same token */
-    uint32_t firsts;     /* lanes that are the first of their token at their peer */
-    uint32_t row, token; /* within the pair; token is valid for firsts */
-} stride_t;
 
 /* Read the cursors for a stride and move them on. */
 WTN_DEVICE stride_t take_stride(const cursors_t &c, const place_t &at, uint32_t topk, uint32_t peer)
@@ -136,13 +95,6 @@ WTN_DEVICE void count_expert(const schedule_params_t &p, int32_t id)
     }
 }
 
-WTN_DEVICE uint32_t peer_of(const schedule_params_t &p, int32_t id, int64_t token)
-{
-    return (uint32_t)id < p.expert_count
-               ? (uint32_t)p.replicas.owner[wtn_replica_of(p.replicas, id, token)]
-               : NONE;
-}
-
 /* The first (token, k) of a lane in a part that begins at `token`. */
 WTN_DEVICE place_t first_place(const schedule_params_t &p, int64_t token)
 {
@@ -159,13 +111,6 @@ WTN_DEVICE void next_place(const schedule_params_t &p, place_t *at)
         at->k -= p.topk;
         at->token++;
     }
-}
-
-WTN_DEVICE int64_t part_end(const schedule_params_t &p, uint32_t part)
-{
-    const int64_t end = (part + (int64_t)1) * p.part_tokens;
-
-    return end < p.token_count ? end : p.token_count;
 }
 
 WTN_DEVICE int32_t id_at(const schedule_params_t &p, const place_t &at, int64_t end)
@@ -309,37 +254,6 @@ WTN_DEVICE void begin_pairs(const schedule_params_t &p)
 
 /* ---- place ---- */
 
-WTN_DEVICE void place_token(const schedule_params_t &p, const stride_t &s, int64_t token)
-{
-    const int64_t i = p.pair_token_begin[s.peer] + s.token;
-
-    p.send_token[i]      = token;
-    p.token_first_row[i] = s.row;
-    if (s.token % p.round_tokens == 0) {
-        p.round_row_begin[s.peer * ((int64_t)p.round_count + 1) + s.token / p.round_tokens] = s.row;
-    }
-}
-
-/* The pair tokens of each token side by side, then -1. */
-WTN_DEVICE void place_reduced(const schedule_params_t &p, const stride_t &s, place_t *at,
-                              bool valid)
-{
-    const uint32_t lane    = wtn_lane();
-    const uint32_t earlier = at->k > lane ? at->carry : 0; /* its token began in earlier strides */
-    const uint32_t before  = earlier + wtn_count_bits(s.firsts & s.same_token & wtn_lanes_below());
-    const bool     first   = (s.firsts >> lane & 1u) != 0;
-    const uint32_t until   = before + (first ? 1 : 0);
-    int64_t       *slots   = p.sum_index + at->token * p.slot_count;
-
-    if (first) {
-        slots[before] = p.pair_token_begin[s.peer] + s.token;
-    }
-    for (uint32_t i = until; valid && at->k == p.topk - 1 && i < p.slot_count; i++) {
-        slots[i] = -1;
-    }
-    at->carry = wtn_shuffle(at->k == p.topk - 1 ? 0 : until, 31);
-}
-
 WTN_DEVICE void place_part(const schedule_params_t &p, uint32_t part)
 {
     const cursors_t c     = part_cursors(p, part);
@@ -359,15 +273,11 @@ WTN_DEVICE void place_part(const schedule_params_t &p, uint32_t part)
         const uint32_t peer  = peer_of(p, id_at(p, at, end), at.token);
         const stride_t s     = take_stride(c, at, p.topk, peer);
 
-        if ((s.firsts >> wtn_lane() & 1u) != 0) {
-            place_token(p, s, at.token);
-        }
-        if (p.reduced) {
-            place_reduced(p, s, &at, valid);
-        } else if (valid) {
-            p.sum_index[at.token * p.topk + at.k] =
-                s.peer == NONE ? -1 : p.pair_row_begin[s.peer] + s.row;
-        }
+        const uint32_t until =
+            place_entry(p, s, at, valid, peer != NONE ? p.pair_token_begin[peer] : 0,
+                        peer != NONE ? p.pair_row_begin[peer] : 0);
+
+        at.carry = wtn_shuffle(at.k == p.topk - 1 ? 0 : until, 31);
         next_place(p, &at);
     }
 }
@@ -397,7 +307,7 @@ WTN_KERNEL(THREADS, 4) scan_kernel(WTN_PARAMS(schedule_params_t, p))
     scan_parts(p);
 }
 
-WTN_KERNEL(SMALL_THREADS, 1) pairs_kernel(WTN_PARAMS(schedule_params_t, p))
+WTN_KERNEL(BLOCK_THREADS, 1) pairs_kernel(WTN_PARAMS(schedule_params_t, p))
 {
     wtn_grid_join();
     begin_pairs(p);
@@ -409,39 +319,20 @@ WTN_KERNEL(THREADS, 4) place_kernel(WTN_PARAMS(schedule_params_t, p))
     place_parts(p);
 }
 
-WTN_KERNEL(SMALL_THREADS, 1) small_kernel(WTN_PARAMS(schedule_params_t, params))
-{
-    schedule_params_t p  = params;
-    const uint32_t    of = p.peer_count * p.part_count;
-    uint32_t         *at = (uint32_t *)wtn_shared() + p.table_at;
-
-    p.shared_cursors = true;
-    p.shared_experts = false; /* the table is there already */
-    p.table          = {at,
-                        at + of,
-                        nullptr,
-                        at + 2 * of,
-                        at + 2 * of + p.peer_count,
-                        at + 2 * of + 2 * p.peer_count};
-    zero_experts(p);
-    wtn_grid_join();
-    count_parts(p); /* with barriers at its begin and before its end */
-    scan_parts(p);
-    wtn_sync_block();
-    begin_pairs(p);
-    wtn_sync_block();
-    place_parts(p);
-}
-
 /* ---- the host's side ---- */
 
 static int64_t parts_of(int64_t token_count, int32_t topk, int32_t peer_count)
 {
     const int64_t most   = wtn_min_i64(PARTS_MAX, COUNTERS_MAX / wtn_max_i64(1, peer_count));
-    const int64_t n      = token_count * topk;
-    const int64_t useful = n <= SMALL_ENTRIES ? SMALL_THREADS / 32 : wtn_ceil_div(n, PART_ENTRIES);
+    const int64_t useful = wtn_ceil_div(token_count * topk, PART_ENTRIES);
 
     return wtn_max_i64(1, wtn_min_i64(wtn_min_i64(most, useful), token_count));
+}
+
+/* Counters of experts by blocks, which are not more than the parts of the steps. */
+static int64_t part_expert_words(size_t parts, size_t experts)
+{
+    return wtn_min_i64((int64_t)(parts * experts), EXPERT_WORDS);
 }
 
 static void carve(wtn_carver_t *carver, size_t parts, size_t peers, size_t experts, tables_t *table)
@@ -452,6 +343,9 @@ static void carve(wtn_carver_t *carver, size_t parts, size_t peers, size_t exper
     table->row_total   = (uint32_t *)wtn_carve(carver, peers, sizeof(uint32_t));
     table->token_total = (uint32_t *)wtn_carve(carver, peers, sizeof(uint32_t));
     table->expert      = (uint32_t *)wtn_carve(carver, experts, sizeof(uint32_t));
+    table->part        = table->row; /* the room of both, row and token */
+    table->part_expert =
+        (uint32_t *)wtn_carve(carver, (size_t)part_expert_words(parts, experts), sizeof(uint32_t));
 }
 
 extern "C" size_t wtn_schedule_workspace_bytes(int64_t token_count_max, int32_t expert_count,
@@ -525,7 +419,7 @@ static witan_status_t run_steps(wtn_launch_t launch, const schedule_params_t *p)
     launch.shared_bytes = 0;
     WTN_TRY(wtn_launch_early(&launch, scan_kernel, p));
     launch.blocks       = 1;
-    launch.threads      = SMALL_THREADS;
+    launch.threads      = BLOCK_THREADS;
     launch.shared_bytes = WTN_SCAN_WORDS * sizeof(uint32_t);
     WTN_TRY(wtn_launch_early(&launch, pairs_kernel, p));
     launch.blocks       = blocks;
@@ -538,31 +432,12 @@ fail:
     return status;
 }
 
-/* Words of shared memory of a block that does it alone: cursors of its warps, or what a scan wants,
- * then the tables. */
-static size_t small_words(schedule_params_t *p, uint32_t warps)
-{
-    p->table_at = (uint32_t)wtn_max_i64(WTN_SCAN_WORDS, (int64_t)warps * 3 * p->peer_count);
-    return p->table_at + 2 * p->peer_count * (p->part_count + (size_t)1) + p->expert_count;
-}
-
-/* Its warps: as many as there are parts, or more where experts are many. 0: too much for one. */
-static uint32_t small_warps(schedule_params_t *p)
-{
-    const int64_t  experts = wtn_min_i64(p->expert_count / 32, SMALL_THREADS / 32);
-    const uint32_t warps   = (uint32_t)wtn_max_i64(1, wtn_max_i64(p->part_count, experts));
-    const bool few = p->token_count * p->topk <= SMALL_ENTRIES && p->peer_count <= SMALL_PEERS &&
-                     p->expert_count <= SMALL_EXPERTS && warps <= SMALL_THREADS / 32;
-
-    return few && small_words(p, warps) <= SMALL_WORDS ? warps : 0;
-}
-
 extern "C" witan_status_t wtn_cuda_schedule(const wtn_schedule_args_t *args)
 {
     const size_t      needed = wtn_schedule_workspace_bytes(args->token_count, args->expert_count,
                                                             args->topk, args->peer_count);
     wtn_launch_t      launch = {};
-    uint32_t          warps;
+    uint32_t          each;
     schedule_params_t params;
 
     if (args->workspace == NULL || args->workspace_bytes < needed) {
@@ -574,12 +449,6 @@ extern "C" witan_status_t wtn_cuda_schedule(const wtn_schedule_args_t *args)
     params        = params_of(args);
     launch.name   = "schedule";
     launch.stream = args->stream;
-    warps         = small_warps(&params);
-    if (warps == 0) {
-        return run_steps(launch, &params);
-    }
-    launch.blocks       = 1;
-    launch.threads      = 32 * warps;
-    launch.shared_bytes = small_words(&params, warps) * sizeof(uint32_t);
-    return wtn_launch_early(&launch, small_kernel, &params);
+    each          = choose_blocks(&params);
+    return each > 0 ? run_blocks(launch, &params, each) : run_steps(launch, &params);
 }

@@ -42,10 +42,9 @@
 #define PARTS_MAX    1024
 #define COUNTERS_MAX ((int64_t)8 << 20)
 /* Loads in flight per lane over parts, and over the rows of other parts. */
-#define DEPTH       4
-#define DEPTH_WARPS 8
-#define DEPTH_ROWS  8
-#define NONE        0xffffffffu
+#define DEPTH      4
+#define DEPTH_ROWS 8
+#define NONE       0xffffffffu
 
 typedef struct sort_params {
     const int32_t *row_expert;
@@ -316,26 +315,6 @@ WTN_DEVICE void count_rows(const sort_params_t &p, int64_t from, int64_t to, uin
     }
 }
 
-/* The same for the rows of parts from..to - 1, which were counted before. */
-WTN_DEVICE void add_counts(const sort_params_t &p, uint32_t from, uint32_t to, uint32_t *table)
-{
-    const uint32_t threads = wtn_thread_count(), E = p.expert_count;
-    const uint32_t groups = threads > E ? threads / E : 1,
-                   group  = threads > E ? wtn_thread() / E : 0;
-
-    for (uint32_t e = wtn_thread() - group * E; group < groups && e < E; e += threads) {
-        uint32_t sum = 0;
-
-#pragma unroll 8
-        for (uint32_t part = from + group; part < to; part += groups) {
-            sum += p.count[(size_t)part * E + e];
-        }
-        if (sum > 0) {
-            wtn_atomic_add(&table[e], sum);
-        }
-    }
-}
-
 /* Each warp's counters [warps][E] become rows of the warps before it; before[e], rows of earlier
  * parts, becomes the place of the block's first row of expert e. The first block tells how many
  * rows each expert has. */
@@ -347,24 +326,12 @@ WTN_DEVICE void scan_block(const sort_params_t &p, uint32_t *counters, uint32_t 
     for (uint32_t begin = 0; begin < p.expert_count; begin += wtn_thread_count()) {
         const uint32_t e    = begin + wtn_thread();
         const bool     mine = e < p.expert_count;
-        uint32_t       own  = 0, rows, first, all;
+        uint32_t       rows = 0, first, all;
 
-        for (uint32_t warp = 0; warp < p.warp_count && mine; warp += DEPTH_WARPS) {
-            uint32_t count[DEPTH_WARPS];
-
-#pragma unroll
-            for (uint32_t d = 0; d < DEPTH_WARPS; d++) {
-                count[d] = warp + d < p.warp_count ? counters[(warp + d) * p.expert_count + e] : 0;
-            }
-#pragma unroll
-            for (uint32_t d = 0; d < DEPTH_WARPS; d++) {
-                if (warp + d < p.warp_count) {
-                    counters[(warp + d) * p.expert_count + e] = own;
-                }
-                own += count[d];
-            }
+        if (mine) {
+            rows =
+                before[e] + after[e] + wtn_scan_column(counters + e, p.expert_count, p.warp_count);
         }
-        rows  = mine ? before[e] + own + after[e] : 0;
         first = all_rows + wtn_block_scan(rows, shared, &all);
         if (mine) {
             before[e] += first;
@@ -435,8 +402,8 @@ template <uint32_t each> WTN_KERNEL(BLOCK_THREADS, 1) blocks_kernel(WTN_PARAMS(s
         count_rows(p, 0, part * p.part_rows, before);
         count_rows(p, end, p.row_count, after);
     } else {
-        add_counts(p, 0, part, before);
-        add_counts(p, part + 1, p.part_count, after);
+        wtn_block_add(p.count, p.expert_count, 0, part, before);
+        wtn_block_add(p.count, p.expert_count, part + 1, p.part_count, after);
     }
 #pragma unroll
     for (uint32_t i = 0; i < each; i++) {

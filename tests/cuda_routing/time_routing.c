@@ -389,6 +389,8 @@ int main(void)
     time_schedule(32768, 2048, 128, 8, 8);
     time_schedule(16384, 7168, 256, 8, 32);
     time_schedule(128, 7168, 256, 8, 8);
+    time_schedule(4096, 2048, 128, 8, 1);
+    time_schedule(1024, 2048, 128, 8, 1);
     time_schedule(128, 2048, 128, 8, 1);
     time_schedule(1, 7168, 256, 8, 8);
     time_sort(2097152, 256);
