@@ -79,14 +79,15 @@ WTN_DEVICE uint32_t wtn_scan_column(uint32_t *counters, uint32_t width, uint32_t
     return sum;
 }
 
-/* Rows from..to - 1 of counters [.][width], by the whole block: added to table [width], in shared
- * memory. */
+/* Rows from..to - 1 of counters [.][width], by the whole block: added to table [width] in shared
+ * memory, between two barriers of the caller's. */
 WTN_DEVICE void wtn_block_add(const uint32_t *counters, uint32_t width, uint32_t from, uint32_t to,
                               uint32_t *table)
 {
     const uint32_t threads = wtn_thread_count();
-    const uint32_t groups = threads > width ? threads / width : 1; /* each takes some of the rows */
-    const uint32_t group  = threads > width ? wtn_thread() / width : 0;
+    const bool     several = width > 0 && threads > width;
+    const uint32_t groups  = several ? threads / width : 1; /* each takes some of the rows */
+    const uint32_t group   = several ? wtn_thread() / width : 0;
 
     for (uint32_t i = wtn_thread() - group * width; group < groups && i < width; i += threads) {
         uint32_t sum = 0;
@@ -99,6 +100,21 @@ WTN_DEVICE void wtn_block_add(const uint32_t *counters, uint32_t width, uint32_t
             wtn_atomic_add(&table[i], sum);
         }
     }
+}
+
+/* How many times `unit` of `work` each of a grid's parts takes: 1, 2, 4 .. each_max, the least that
+ * makes up to `wanted` parts or, of each_max, up to `most`. 0: more. */
+static inline uint32_t wtn_each(int64_t work, int64_t unit, uint32_t each_max, int64_t wanted,
+                                int64_t most)
+{
+    for (uint32_t each = 1; unit > 0 && each <= each_max; each *= 2) {
+        const int64_t parts = (work + unit * each - 1) / (unit * each);
+
+        if (parts <= wanted || (each == each_max && parts <= most)) {
+            return each;
+        }
+    }
+    return 0;
 }
 
 /* Blocks for `wanted` blocks' worth of work, walked in strides by at most `per_sm` blocks on each

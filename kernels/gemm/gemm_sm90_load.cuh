@@ -7,9 +7,9 @@
 
 #include "kernels/gemm/gemm_sm90_tiles.cuh"
 
-/* Warps that do not multiply: 0 brings weights, 1 rows, and the last one finds tiles and tells the
- * others; or the form's gatherers, from 1 on, gather rows, and where they are all the warps there
- * are, 0 finds tiles, too. */
+/* Warps that do not multiply. Where rows lie side by side 0 brings weights, 1 rows, and the last
+ * one finds tiles and tells the others; where they are gathered 0 finds tiles, too, and the form's
+ * gatherers, from 1 on, bring rows. */
 #define LOADING_WARPS 4u
 #define FINDING_WARP  (LOADING_WARPS - 1)
 #define FULL_THREADS  ((LOADING_WARPS + 8) * 32)
@@ -21,8 +21,10 @@
 #define FEW_ROWS      8u   /* rows of a small box of A */
 #define MANY_ROWS     64u
 
-/* Tiles told and not yet begun are no more than stages and two. Numbers passed on to the second
- * block of a pair wait in two places. */
+/* A told tile's slot is the next one's that is so many later: of a form of S stages, warp 0 tells
+ * tile n when a step of n - 1 is on its way, so all of n - 1 - S is multiplied; the finder when n -
+ * 1 is begun, so all of n - 2 - S is, and who multiplies the tiles in between may still look at
+ * that. Numbers passed on to the second block of a pair wait in two places. */
 #define TOLD_MAX       12u
 #define TOLD_AT        (2 * STAGES_MAX * 8)                            /* tile_t of each */
 #define HEARD_AT       (TOLD_AT + TOLD_MAX * (uint32_t)sizeof(tile_t)) /* its barrier */
@@ -55,7 +57,7 @@ typedef struct gemm_params {
 
 #if WTN_HAS_SM90A
 
-static_assert(TOLD_MAX >= STAGES_MAX + 2, "a slot is free when it is wanted");
+static_assert(TOLD_MAX >= STAGES_MAX + 2, "a slot is free when warp 0 wants it");
 static_assert(HEARD_AT % 8 == 0 && BEGUN_AT % 8 == 0 && BEGUN_AT + 8 <= TURN_AT,
               "before the row counts");
 
@@ -84,7 +86,7 @@ WTN_DEVICE wtn_saddr_t barrier_empty(wtn_saddr_t shared, uint32_t stage)
 {
     return shared + (STAGES_MAX + stage) * 8;
 }
-/* The block's tile of this number, as warp 0 tells it to the others. */
+/* The block's tile of this number, as who finds it tells the others. */
 WTN_DEVICE wtn_saddr_t barrier_told(wtn_saddr_t shared, uint32_t number)
 {
     return shared + HEARD_AT + number % TOLD_MAX * 8;
@@ -351,7 +353,7 @@ template <typename form> WTN_DEVICE tile_t taker_next(uint32_t ticket, taker_t &
     return taker_find<form>(taker);
 }
 
-/* Warp 0 where there is no finder: all lanes find tiles, one loads. The next tile is asked for,
+/* Warp 0 where rows are gathered: all lanes find tiles, one loads. The next tile is asked for,
  * found and told while the first steps of one are on their way. */
 template <typename form>
 WTN_DEVICE void load_tiles(const gemm_params_t &p, const survey_t &survey, char *memory)
@@ -380,17 +382,13 @@ WTN_DEVICE void load_tiles(const gemm_params_t &p, const survey_t &survey, char 
     }
 }
 
-/* Whether a warp is left to find tiles. */
-template <typename form> WTN_DEVICE constexpr bool has_finder(void)
-{
-    return form::gatherers < FINDING_WARP;
-}
-
-/* FINDING_WARP. Each tile is taken when the one before it has been begun: so blocks end together,
- * and no more are told than there are slots. */
+/* FINDING_WARP. Each tile is taken when the one before it has been begun: not sooner, so that
+ * blocks end together, and tiles told wait in their slots. */
 template <typename form>
 WTN_DEVICE void find_tiles(const gemm_params_t &p, const survey_t &survey, char *memory)
 {
+    static_assert(TOLD_MAX >= form::stages + 3, "a slot is free when the finder wants it");
+
     wtn_saddr_t shared = wtn_shared_address(memory);
     taker_t     taker;
     tile_t      tile = taker_begin<form>(p, survey, taker);
@@ -550,21 +548,18 @@ template <typename form> WTN_DEVICE void gather_tiles(const gemm_params_t &p, ch
 template <typename form>
 WTN_DEVICE void load(const gemm_params_t &p, const survey_t &survey, char *memory)
 {
-    if constexpr (has_finder<form>()) {
+    if constexpr (form::gatherers == 0) {
         if (wtn_warp() == 0) {
             load_weights_of_tiles<form>(p, memory);
+        } else if (wtn_warp() == 1) {
+            load_rows_of_tiles<form>(p, memory);
         } else if (wtn_warp() == FINDING_WARP) {
             find_tiles<form>(p, survey, memory);
         }
     } else if (wtn_warp() == 0) {
         load_tiles<form>(p, survey, memory);
-    }
-    if constexpr (form::gatherers > 0) {
-        if (wtn_warp() > 0 && wtn_warp() <= form::gatherers) {
-            gather_tiles<form>(p, memory);
-        }
-    } else if (wtn_warp() == 1) {
-        load_rows_of_tiles<form>(p, memory);
+    } else if (wtn_warp() <= form::gatherers) {
+        gather_tiles<form>(p, memory);
     }
     wtn_sync_warp();
 }

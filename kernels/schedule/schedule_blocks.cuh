@@ -11,7 +11,7 @@
  * expert. 88 KB of shared memory. */
 #define BLOCK_WORDS (22 * 1024)
 #define TABLES      3
-/* Strides of a warp: as few as make not more than BLOCKS_WANTED parts. */
+/* Strides of a warp: as few as make not more than BLOCKS_WANTED parts, or EACH_MAX. */
 #define EACH_MAX      4
 #define BLOCKS_WANTED 128
 /* Where each block counts the other parts: parts, (token, k) and, up to LITTLE_ENTRIES, warps of a
@@ -277,53 +277,49 @@ blocks_kernel(WTN_PARAMS(schedule_params_t, p))
 
 /* ---- the host's side ---- */
 
-/* By blocks of as many warps as there is room for the tables of, `each` strides a warp: 0 where it
- * can not be, or would be too many parts. */
+/* By blocks of as many warps as there is room for the tables of, so many strides a warp: 0 where it
+ * can not be, or would be too many parts, of which there is room for p->part_count. */
 static uint32_t choose_blocks(schedule_params_t *p)
 {
     const int64_t T = p->token_count, entries = T * p->topk, width = 2 * (int64_t)p->peer_count;
-    const int64_t room = (BLOCK_WORDS - WTN_SCAN_WORDS - (int64_t)p->expert_count) / width - TABLES;
-    const int64_t most = entries <= LITTLE_ENTRIES  ? LITTLE_WARPS
-                         : entries <= ALONE_ENTRIES ? ALONE_WARPS
-                                                    : BLOCK_THREADS / 32;
-    const int64_t warps = wtn_min_i64(most, room);
+    const int64_t E      = wtn_max_i64(1, p->expert_count);
+    const int64_t room   = (BLOCK_WORDS - WTN_SCAN_WORDS - E) / width - TABLES;
+    const int64_t most   = entries <= LITTLE_ENTRIES  ? LITTLE_WARPS
+                           : entries <= ALONE_ENTRIES ? ALONE_WARPS
+                                                      : BLOCK_THREADS / 32;
+    const int64_t warps  = wtn_max_i64(0, wtn_min_i64(most, room));
+    const int64_t stride = 32 / p->topk; /* tokens of one, which are whole */
+    const int64_t parts =
+        wtn_min_i64(wtn_min_i64(p->part_count, TABLE_WORDS / width), EXPERT_WORDS / E);
+    uint32_t each = 0;
 
-    if (p->topk > 32 || p->expert_count > SHARED_EXPERTS) {
+    if (E > SHARED_EXPERTS) {
         return 0;
     }
-    for (uint32_t each = 1; warps > 0 && each <= EACH_MAX; each *= 2) {
-        const int64_t of_warp = 32 / p->topk * (int64_t)each;
-        const int64_t parts   = wtn_max_i64(1, wtn_ceil_div(T, warps * of_warp));
-        const bool    alone   = parts <= ALONE_PARTS && entries <= ALONE_ENTRIES;
-        const bool    fits    = parts <= p->part_count && parts * width <= TABLE_WORDS &&
-                          parts * p->expert_count <= EXPERT_WORDS;
-
-        if (alone || (fits && (parts <= BLOCKS_WANTED || each == EACH_MAX))) {
-            p->table.part  = alone ? NULL : p->table.part;
-            p->warp_count  = (uint32_t)wtn_min_i64(warps, wtn_ceil_div(T, of_warp));
-            p->part_count  = (uint32_t)parts;
-            p->part_tokens = warps * of_warp;
-            return each;
-        }
+    if (entries <= ALONE_ENTRIES) {
+        each = wtn_each(T, warps * stride, EACH_MAX, ALONE_PARTS, 0);
     }
-    return 0;
+    if (each > 0) {
+        p->table.part = NULL;
+    } else {
+        each = wtn_each(T, warps * stride, EACH_MAX, wtn_min_i64(BLOCKS_WANTED, parts), parts);
+    }
+    if (each > 0) {
+        p->part_tokens = warps * stride * each;
+        p->part_count  = (uint32_t)wtn_max_i64(1, wtn_ceil_div(T, p->part_tokens));
+        p->warp_count  = (uint32_t)wtn_min_i64(warps, wtn_ceil_div(T, stride * each));
+    }
+    return each;
 }
 
 static witan_status_t run_blocks(wtn_launch_t launch, const schedule_params_t *p, uint32_t each)
 {
-    static void (*const kernels[])(schedule_params_t) = {blocks_kernel<1>, blocks_kernel<2>,
-                                                         blocks_kernel<4>};
-
     const size_t  width  = 2 * (size_t)p->peer_count;
     const int64_t wanted = wtn_max_i64((int64_t)width, p->expert_count);
     const int64_t lanes =
         wtn_max_i64(p->warp_count * (int64_t)32, wtn_min_i64(wanted, BLOCK_THREADS));
     witan_status_t status;
-    uint32_t       kind = 0;
 
-    while (1u << kind < each) {
-        kind++;
-    }
     launch.blocks = p->part_count;
     if (p->table.part != NULL) {
         launch.threads      = COUNT_THREADS;
@@ -333,7 +329,11 @@ static witan_status_t run_blocks(wtn_launch_t launch, const schedule_params_t *p
     launch.threads = (uint32_t)wtn_max_i64(1, wtn_ceil_div(lanes, 32)) * 32;
     launch.shared_bytes =
         (WTN_SCAN_WORDS + (TABLES + p->warp_count) * width + p->expert_count) * sizeof(uint32_t);
-    WTN_TRY(wtn_launch_early(&launch, kernels[kind], p));
+    WTN_TRY(wtn_launch_early(&launch,
+                             each == 1   ? blocks_kernel<1>
+                             : each == 2 ? blocks_kernel<2>
+                                         : blocks_kernel<EACH_MAX>,
+                             p));
     return WITAN_OK;
 
 fail:

@@ -22,7 +22,7 @@
 /* A block's counters: one of each expert for each warp, and two more. 72 KB of shared memory. */
 #define BLOCK_WORDS (36 * 512)
 #define TABLES      2
-/* Rows of a lane: as few as make not more than PARTS_WANTED parts. */
+/* Rows of a lane: as few as make not more than PARTS_WANTED parts, or EACH_MAX. */
 #define EACH_MAX     8
 #define PARTS_WANTED 128
 /* Where each block counts the rows of all the others: parts, rows and, up to LITTLE_ROWS rows,
@@ -426,6 +426,7 @@ template <uint32_t each> WTN_KERNEL(BLOCK_THREADS, 1) blocks_kernel(WTN_PARAMS(s
 
 /* ---- the host's side ---- */
 
+/* In steps; by blocks there are never more, as the workspace is for these. */
 static int64_t parts_of(int64_t row_count, int32_t expert_count)
 {
     const int64_t most = wtn_min_i64(PARTS_MAX, COUNTERS_MAX / wtn_max_i64(1, expert_count));
@@ -480,48 +481,43 @@ fail:
     return status;
 }
 
-/* By blocks of as many warps as there is room for the counters of, `each` rows a lane: 0 where that
- * would be too many parts. */
-static uint32_t choose_blocks(sort_params_t *params, int64_t parts_max)
+/* By blocks of as many warps as there is room for the counters of, so many rows a lane: 0 where
+ * that would be too many parts, of which there is room for params->part_count. */
+static uint32_t choose_blocks(sort_params_t *params)
 {
     const int64_t rows = params->row_count, E = wtn_max_i64(1, params->expert_count);
     const int64_t room  = (BLOCK_WORDS - WTN_SCAN_WORDS) / E - TABLES;
     const int64_t most  = rows <= LITTLE_ROWS  ? LITTLE_WARPS
                           : rows <= ALONE_ROWS ? ALONE_WARPS
                                                : BLOCK_THREADS / 32;
-    const int64_t warps = wtn_min_i64(most, room);
+    const int64_t warps = wtn_max_i64(0, wtn_min_i64(most, room));
+    const int64_t parts = wtn_min_i64(params->part_count, TABLE_WORDS / E);
+    uint32_t      each  = 0;
 
-    for (uint32_t each = 1; warps > 0 && each <= EACH_MAX; each *= 2) {
-        const int64_t of_warp = 32 * (int64_t)each;
-        const int64_t parts   = wtn_max_i64(1, wtn_ceil_div(rows, warps * of_warp));
-        const bool    alone   = parts <= ALONE_PARTS && rows <= ALONE_ROWS;
-
-        if (alone || (parts <= parts_max && parts * E <= TABLE_WORDS &&
-                      (parts <= PARTS_WANTED || each == EACH_MAX))) {
-            params->count      = alone ? NULL : params->count;
-            params->warp_count = (uint32_t)wtn_min_i64(warps, wtn_ceil_div(rows, of_warp));
-            params->part_count = (uint32_t)parts;
-            params->part_rows  = warps * of_warp;
-            return each;
-        }
+    if (rows <= ALONE_ROWS) {
+        each = wtn_each(rows, warps * 32, EACH_MAX, ALONE_PARTS, 0);
     }
-    return 0;
+    if (each > 0) {
+        params->count = NULL;
+    } else {
+        each = wtn_each(rows, warps * 32, EACH_MAX, wtn_min_i64(PARTS_WANTED, parts), parts);
+    }
+    if (each > 0) {
+        params->part_rows  = warps * 32 * each;
+        params->part_count = (uint32_t)wtn_max_i64(1, wtn_ceil_div(rows, params->part_rows));
+        params->warp_count = (uint32_t)wtn_min_i64(warps, wtn_ceil_div(rows, 32 * (int64_t)each));
+    }
+    return each;
 }
 
 static witan_status_t run_blocks(const wtn_sort_args_t *args, sort_params_t *params, uint32_t each)
 {
-    static void (*const kernels[])(sort_params_t) = {blocks_kernel<1>, blocks_kernel<2>,
-                                                     blocks_kernel<4>, blocks_kernel<8>};
     const int64_t  experts = wtn_min_i64(BLOCK_THREADS, params->expert_count);
     const int64_t  lanes   = wtn_max_i64(params->warp_count * (int64_t)32, experts);
     const size_t   tables  = TABLES + (size_t)params->warp_count;
     wtn_launch_t   launch  = {};
     witan_status_t status;
-    uint32_t       kind = 0;
 
-    while (1u << kind < each) {
-        kind++;
-    }
     launch.name   = "sort";
     launch.stream = args->stream;
     launch.blocks = params->part_count;
@@ -533,7 +529,12 @@ static witan_status_t run_blocks(const wtn_sort_args_t *args, sort_params_t *par
     launch.threads = (uint32_t)wtn_max_i64(1, wtn_ceil_div(lanes, 32)) * 32;
     launch.shared_bytes =
         (WTN_SCAN_WORDS + tables * (size_t)params->expert_count) * sizeof(uint32_t);
-    WTN_TRY(wtn_launch_early(&launch, kernels[kind], params));
+    WTN_TRY(wtn_launch_early(&launch,
+                             each == 1   ? blocks_kernel<1>
+                             : each == 2 ? blocks_kernel<2>
+                             : each == 4 ? blocks_kernel<4>
+                                         : blocks_kernel<EACH_MAX>,
+                             params));
     return WITAN_OK;
 
 fail:
@@ -570,6 +571,6 @@ extern "C" witan_status_t wtn_cuda_sort(const wtn_sort_args_t *args)
     params.part_rows       = (wtn_ceil_div(args->row_count, parts) + 31) / 32 * 32;
     params.expert_count    = (uint32_t)args->expert_count;
     params.shared_counters = args->expert_count <= SHARED_EXPERTS;
-    each                   = choose_blocks(&params, parts);
+    each                   = choose_blocks(&params);
     return each > 0 ? run_blocks(args, &params, each) : run_steps(args, &params);
 }

@@ -267,6 +267,8 @@ static const schedule_case_t cases[] = {
     {300, 64, 31, 5, 50, false, 0, 0},
     {900, 50, 10, 300, 2, true, 0, 0},
     {3000, 4000, 6, 400, 7, false, 0, 3},
+    {90, 300, 40, 600, 3, true, 0, 0},
+    {8, 3, 4, 151, 8, false, 0, 0},
     {5000, 40, 17, 3, 5000, true, 1, 0},
     {17000, 40, 17, 3, 999, false, 0, 0},
 };
@@ -286,6 +288,25 @@ static void check_schedule(const schedule_case_t *c)
 START_TEST(test_schedule_any_routing_numbers_of_reference)
 {
     check_schedule(&cases[_i]);
+}
+END_TEST
+
+START_TEST(test_schedule_workspace_for_more_tokens_serves_fewer)
+{
+    static const int32_t shapes[][3] = {
+        {1, 1, 1}, {128, 8, 8}, {40, 17, 3}, {9, 33, 2000}, {65536, 2, 64}};
+
+    for (size_t i = 0; i < WTN_COUNT_OF(shapes); i++) {
+        size_t before = 0;
+
+        for (int64_t tokens = 0; tokens < 40000000; tokens += 1 + tokens / 7) {
+            const size_t bytes =
+                wtn_schedule_workspace_bytes(tokens, shapes[i][0], shapes[i][1], shapes[i][2]);
+
+            ck_assert_msg(bytes >= before, "shape %zu, %lld tokens", i, (long long)tokens);
+            before = bytes;
+        }
+    }
 }
 END_TEST
 
@@ -489,6 +510,7 @@ int main(void)
     tcase_set_timeout(tcase, 60);
     tcase_add_loop_test(tcase, test_schedule_any_routing_numbers_of_reference, 0,
                         (int)WTN_COUNT_OF(cases));
+    tcase_add_test(tcase, test_schedule_workspace_for_more_tokens_serves_fewer);
     tcase_add_test(tcase, test_schedule_small_workspace_error);
     tcase_add_loop_test(tcase, test_pack_and_list_every_round_bytes_of_reference, 0,
                         (int)WTN_COUNT_OF(packs));

@@ -97,25 +97,43 @@ START_TEST(test_sort_any_list_order_of_reference)
      * 16384 rows, then 32; and 1 to 8 rows a lane. Of more than 512 experts it has fewer warps, and
      * of 6134 none: then each step is a launch. */
     static const sort_case_t cases[] = {
-        {0, 1, false, MIXED},         {0, 0, false, MIXED},        {0, 6133, false, MIXED},
-        {0, 16897, false, MIXED},     {1, 1, true, MIXED},         {8, 128, true, MIXED},
-        {31, 2, true, MIXED},         {32, 7, false, MOST_ONE},    {33, 3, true, MIXED},
-        {32, 6133, true, MIXED},      {33, 6134, true, MIXED},     {255, 64, true, MIXED},
-        {256, 64, true, ALL_ONE},     {257, 1, true, MIXED},       {512, 128, true, ALL_ONE},
-        {512, 128, true, ALL_NONE},   {512, 1, true, ALL_ONE},     {1000, 1000, true, MIXED},
-        {1024, 512, true, MIXED},     {1024, 513, true, MIXED},    {1025, 256, true, MIXED},
-        {3000, 512, true, MOST_ONE},  {4096, 128, true, MIXED},    {4097, 128, true, MIXED},
-        {8192, 512, true, MIXED},     {8192, 1023, true, MIXED},   {8192, 9, false, ALL_ONE},
-        {8191, 64, true, ALL_NONE},   {8193, 128, true, MIXED},    {8193, 128, true, ALL_ONE},
-        {5000, 2600, true, MIXED},    {16384, 100, true, MIXED},   {16385, 100, true, MIXED},
-        {16385, 100, true, ALL_NONE}, {20000, 8, false, MOST_ONE}, {20001, 5000, false, MIXED},
-        {9000, 1024, true, MOST_ONE}, {9001, 1025, true, MIXED},   {700, 7000, false, MIXED},
-        {40, 20000, true, MIXED},     {100, 65536, true, MIXED},   {20000, 7000, true, MOST_ONE},
-        {131073, 40, true, MIXED},    {300000, 3, false, MIXED},   {530000, 1000, true, MIXED},
+        {0, 1, false, MIXED},          {0, 0, false, MIXED},         {0, 6133, false, MIXED},
+        {0, 16897, false, MIXED},      {20000, 0, false, MIXED},     {1, 1, true, MIXED},
+        {8, 128, true, MIXED},         {31, 2, true, MIXED},         {32, 7, false, MOST_ONE},
+        {33, 3, true, MIXED},          {32, 6133, true, MIXED},      {33, 6134, true, MIXED},
+        {255, 64, true, MIXED},        {256, 64, true, ALL_ONE},     {257, 1, true, MIXED},
+        {512, 128, true, ALL_ONE},     {512, 128, true, ALL_NONE},   {512, 1, true, ALL_ONE},
+        {1000, 1000, true, MIXED},     {1024, 512, true, MIXED},     {1024, 513, true, MIXED},
+        {1025, 256, true, MIXED},      {3000, 512, true, MOST_ONE},  {4096, 128, true, MIXED},
+        {4097, 128, true, MIXED},      {8192, 512, true, MIXED},     {8192, 1023, true, MIXED},
+        {8192, 9, false, ALL_ONE},     {8191, 64, true, ALL_NONE},   {8193, 128, true, MIXED},
+        {8193, 128, true, ALL_ONE},    {5000, 2600, true, MIXED},    {16384, 100, true, MIXED},
+        {16385, 100, true, MIXED},     {16385, 100, true, ALL_NONE}, {20000, 8, false, MOST_ONE},
+        {20001, 5000, false, MIXED},   {9000, 1024, true, MOST_ONE}, {9001, 1025, true, MIXED},
+        {700, 7000, false, MIXED},     {40, 20000, true, MIXED},     {100, 65536, true, MIXED},
+        {20000, 7000, true, MOST_ONE}, {131073, 40, true, MIXED},    {300000, 3, false, MIXED},
+        {530000, 1000, true, MIXED},   {530000, 1024, false, MIXED},
     };
 
     for (size_t i = 0; i < WTN_COUNT_OF(cases); i++) {
         check_sort(&cases[i]);
+    }
+}
+END_TEST
+
+START_TEST(test_sort_workspace_for_more_rows_serves_fewer)
+{
+    static const int32_t experts[] = {0, 1, 40, 512, 1000, 6134, 65536};
+
+    for (size_t i = 0; i < WTN_COUNT_OF(experts); i++) {
+        size_t before = 0;
+
+        for (int64_t rows = 0; rows < 40000000; rows += 1 + rows / 7) {
+            const size_t bytes = wtn_sort_workspace_bytes(rows, experts[i]);
+
+            ck_assert_msg(bytes >= before, "%d experts, %lld rows", experts[i], (long long)rows);
+            before = bytes;
+        }
     }
 }
 END_TEST
@@ -148,6 +166,7 @@ int main(void)
 
     tcase_set_timeout(tcase, 60);
     tcase_add_test(tcase, test_sort_any_list_order_of_reference);
+    tcase_add_test(tcase, test_sort_workspace_for_more_rows_serves_fewer);
     tcase_add_test(tcase, test_sort_lists_not_wanted_are_not_written);
     suite_add_tcase(suite, tcase);
     return device_main(suite);
